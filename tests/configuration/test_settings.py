@@ -1,0 +1,209 @@
+"""Keys, defaults and checks."""
+
+import logging
+import math
+from typing import Any
+
+import pytest
+
+from threadko import constants
+from threadko.configuration import Config
+from threadko.configuration.settings import (
+    KEYS,
+    BrokerSettings,
+    ContainerSettings,
+    ProcessSettings,
+    RpcSettings,
+    warn_near_misses,
+)
+from threadko.exceptions import ConfigurationError
+
+ALL_SETTINGS = (BrokerSettings, ContainerSettings, RpcSettings, ProcessSettings)
+
+
+def read_all(config: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for settings in ALL_SETTINGS:
+        values |= vars(settings.from_config(config))
+    return values
+
+
+def test_nothing_configured_gives_the_defaults() -> None:
+    assert read_all({}) == {
+        "uri": "amqp://guest:guest@localhost:5672/",
+        "heartbeat": 20,
+        "publish_timeout": 10.0,
+        "publish_window": 1000,
+        "start_timeout": None,
+        "max_message_size": 16 * 1024 * 1024,
+        "max_workers": 10,
+        "prefetch_count": 20,
+        "parent_calls_tracked": 10,
+        "serializer": "json",
+        "accept": ("json",),
+        "shutdown_timeout": 25.0,
+        "exchange": "nameko-rpc",
+        "timeout": None,
+        "queue_arguments": {},
+        "switch_interval": 0.0005,
+        "logging": None,
+    }
+
+
+def test_none_is_the_default_for_every_key_but_heartbeat() -> None:
+    assert read_all({name: None for name in KEYS if name != "HEARTBEAT"}) == read_all({})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "setting", "expected"),
+    [
+        ("AMQP_URI", " amqp://h/ ", "uri", "amqp://h/"),
+        ("HEARTBEAT", 5.0, "heartbeat", 5),
+        ("PUBLISH_TIMEOUT", 3, "publish_timeout", 3.0),
+        ("PUBLISH_WINDOW", 1, "publish_window", 1),
+        ("BROKER_START_TIMEOUT", 30, "start_timeout", 30.0),
+        ("MAX_MESSAGE_SIZE", 1024, "max_message_size", 1024),
+        ("max_workers", 3, "max_workers", 3),
+        ("max_workers", 3, "prefetch_count", 6),
+        ("max_workers", 0, "max_workers", 10),
+        ("max_workers", 60_000, "prefetch_count", 65_535),
+        ("PREFETCH_COUNT", 7, "prefetch_count", 7),
+        ("parent_calls_tracked", 0, "parent_calls_tracked", 0),
+        ("serializer", "yaml", "accept", ("yaml",)),
+        ("ACCEPT", ["json", "yaml"], "accept", ("json", "yaml")),
+        ("SHUTDOWN_TIMEOUT", 0, "shutdown_timeout", 0.0),
+        ("rpc_exchange", "other", "exchange", "other"),
+        ("RPC_TIMEOUT", 0.5, "timeout", 0.5),
+        ("RPC_QUEUE_ARGUMENTS", {"x-a": 1}, "queue_arguments", {"x-a": 1}),
+        ("SWITCH_INTERVAL", 0.01, "switch_interval", 0.01),
+        ("LOGGING", {"version": 1}, "logging", {"version": 1}),
+    ],
+)
+def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: object) -> None:
+    result = read_all({key: value})[setting]
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("AMQP_URI", 5),
+        ("AMQP_URI", "  "),
+        ("HEARTBEAT", 0),
+        ("HEARTBEAT", None),
+        ("HEARTBEAT", False),
+        ("HEARTBEAT", "20"),
+        ("HEARTBEAT", 0.5),
+        ("HEARTBEAT", 70_000),
+        ("PUBLISH_TIMEOUT", 0),
+        ("PUBLISH_TIMEOUT", -1),
+        ("PUBLISH_TIMEOUT", math.nan),
+        ("PUBLISH_TIMEOUT", math.inf),
+        ("PUBLISH_TIMEOUT", "10"),
+        ("PUBLISH_WINDOW", 0),
+        ("BROKER_START_TIMEOUT", True),
+        ("MAX_MESSAGE_SIZE", -1),
+        ("MAX_MESSAGE_SIZE", math.inf),
+        ("max_workers", -1),
+        ("max_workers", True),
+        ("max_workers", "many"),
+        ("PREFETCH_COUNT", -1),
+        ("PREFETCH_COUNT", 65_536),
+        ("parent_calls_tracked", 1.5),
+        ("serializer", 5),
+        ("serializer", ""),
+        ("ACCEPT", "json"),
+        ("ACCEPT", []),
+        ("ACCEPT", ["json", 5]),
+        ("ACCEPT", {"json": 1}),
+        ("SHUTDOWN_TIMEOUT", -0.1),
+        ("rpc_exchange", ""),
+        ("RPC_TIMEOUT", 0),
+        ("RPC_QUEUE_ARGUMENTS", [1]),
+        ("RPC_QUEUE_ARGUMENTS", {1: 2}),
+        ("SWITCH_INTERVAL", 0),
+        ("LOGGING", "debug"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_the_key(key: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=key):
+        read_all({key: value})
+
+
+def test_an_error_names_the_value_and_what_is_allowed() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ContainerSettings.from_config({"max_workers": "many"})
+    assert str(caught.value) == "max_workers must be a whole number, 0 or more, not 'many'"
+
+
+def test_no_heartbeat_is_refused_with_the_reason() -> None:
+    with pytest.raises(ConfigurationError, match="dead connection is never noticed"):
+        BrokerSettings.from_config({"HEARTBEAT": 0})
+
+
+@pytest.mark.parametrize("config", [{"AMQP_URI": {"password": "secret"}}, {"LOGGING": ["secret"]}])
+def test_an_error_shows_no_secret(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_all(config)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_repr_of_broker_settings_shows_no_password() -> None:
+    assert "secret" not in repr(BrokerSettings.from_config({"AMQP_URI": "amqp://u:secret@h"}))
+
+
+def test_no_prefetch_limit_becomes_the_default_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = ContainerSettings.from_config({"PREFETCH_COUNT": 0, "max_workers": 4})
+    assert settings.prefetch_count == 8
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "PREFETCH_COUNT" in caplog.text
+
+
+def test_keys_are_matched_without_regard_to_case() -> None:
+    assert BrokerSettings.from_config({"heartbeat": 7}).heartbeat == 7
+    assert ContainerSettings.from_config({"MAX_WORKERS": 7}).max_workers == 7
+
+
+@pytest.mark.parametrize("order", [["heartbeat", "HEARTBEAT"], ["HEARTBEAT", "heartbeat"]])
+def test_the_proper_spelling_wins_over_another_one(order: list[str]) -> None:
+    values = {"heartbeat": 7, "HEARTBEAT": 8}
+    assert BrokerSettings.from_config({key: values[key] for key in order}).heartbeat == 8
+
+
+def test_other_keys_are_left_alone() -> None:
+    assert read_all({5: 6, "MY_OWN": object()}) == read_all({})  # type: ignore[dict-item]
+
+
+def test_a_config_object_is_read_like_a_dict() -> None:
+    assert RpcSettings.from_config(Config(RPC_TIMEOUT=3)).timeout == 3.0
+
+
+def test_changing_the_configuration_later_changes_no_settings() -> None:
+    arguments = {"x-a": 1}
+    settings = RpcSettings.from_config({"RPC_QUEUE_ARGUMENTS": arguments})
+    arguments["x-b"] = 2
+    assert settings.queue_arguments == {"x-a": 1}
+
+
+@pytest.mark.parametrize("name", sorted(KEYS))
+def test_each_key_says_what_it_means(name: str) -> None:
+    assert KEYS[name].name == name
+    assert KEYS[name].doc
+
+
+def test_a_near_miss_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        warn_near_misses({"MAX_WORKRES": 5, "MY_OWN": 1, 5: 6})  # type: ignore[dict-item]
+    assert len(caplog.records) == 1
+    assert caplog.records[0].levelno == logging.WARNING
+    assert "MAX_WORKRES" in caplog.text
+    assert "max_workers" in caplog.text
+
+
+def test_known_keys_are_no_near_misses(caplog: pytest.LogCaptureFixture) -> None:
+    known = [value for name, value in vars(constants).items() if name.endswith("_CONFIG_KEY")]
+    warn_near_misses(dict.fromkeys([*KEYS, *known, "HEARTBEAT".lower(), "EVENT_QUEUE_ARGUMENTS"]))
+    assert caplog.records == []

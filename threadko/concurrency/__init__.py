@@ -1,0 +1,1 @@
+"""Threads, deadlines and the limits on how many things run at once."""

@@ -1,0 +1,112 @@
+"""Named daemon threads, and the handle of those that a container spawns for an extension.
+
+All are daemons: code of the user that never returns must not hold the process at its end.
+
+==========================  ==================================================================
+`ManagedThread.start()`     its owner, once
+`ManagedThread.kill()`      any thread; never blocks
+`ManagedThread.wait()`      any thread but itself
+`on_error`                  called on the managed thread, as the last thing that it does
+==========================  ==================================================================
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from threadko.concurrency.deadline import Deadline
+from threadko.exceptions import WorkerKilled
+
+__all__ = ["ManagedThread", "start_thread", "thread_name"]
+
+_log = logging.getLogger(__name__)
+
+_numbers = itertools.count(1)
+
+
+def thread_name(service: str, role: str) -> str:
+    """Return a new name for a thread, `threadko-<service>-<role>-<n>`; n is unique here."""
+    return f"threadko-{service}-{role}-{next(_numbers)}"
+
+
+def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """Start and return a daemon thread that runs `target`."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class ManagedThread:
+    """A thread that a container looks after.
+
+    `stopping` is set by `kill()`; the function in the thread is expected to watch it. Whatever
+    exception leaves the function is kept for `wait()` and handed to `on_error`; `WorkerKilled` is
+    no error, for then somebody wanted the thread to end.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[], object],
+        name: str,
+        on_error: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.stopping = threading.Event()
+        self._fn = fn
+        self._on_error = on_error
+        # Both are written by the thread before it ends and read by others after joining it.
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; a second start is a RuntimeError."""
+        self._thread.start()
+
+    def kill(self) -> None:
+        """Ask the thread to end, by setting `stopping`; does not wait for it."""
+        self.stopping.set()
+
+    def is_alive(self) -> bool:
+        """Whether the thread has been started and has not ended."""
+        return self._thread.is_alive()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, and raise the exception that ended it.
+
+        Raises `TimeoutError` when `timeout` seconds have passed, and `RuntimeError` if called from
+        the thread itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(f"thread {self.name} cannot wait for its own end")
+        self._thread.join(Deadline(timeout).remaining())
+        if self._thread.is_alive():
+            raise TimeoutError(f"thread {self.name} still runs after {timeout} s")
+        if self._error is not None:
+            # Each raise adds to the traceback of this one object, so begin from the original.
+            raise self._error.with_traceback(self._traceback)
+
+    def _run(self) -> None:
+        try:
+            self._fn()
+        except WorkerKilled:
+            _log.debug("thread %s was killed", self.name)
+        except BaseException as exc:
+            self._error = exc
+            self._traceback = exc.__traceback__
+            self._report(exc)
+
+    def _report(self, exc: BaseException) -> None:
+        if self._on_error is None:
+            _log.error("thread %s failed", self.name, exc_info=exc)
+            return
+        try:
+            self._on_error(exc)
+        except Exception:
+            _log.exception("the failure of thread %s could not be reported", self.name)
+
+    def __repr__(self) -> str:
+        state = "alive" if self.is_alive() else "not alive"
+        return f"<ManagedThread {self.name} {state}>"

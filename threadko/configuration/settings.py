@@ -1,0 +1,378 @@
+"""Every key that threadko reads: its default, its check and its meaning, in one table.
+
+Settings are taken at the edge, when an extension is set up; the code below is passed values. Keys
+are matched without regard to case, and the spelling of the table wins where both are given.
+"""
+
+import difflib
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from threadko import constants
+from threadko.exceptions import ConfigurationError
+
+__all__ = [
+    "BrokerSettings",
+    "ContainerSettings",
+    "KEYS",
+    "Key",
+    "ProcessSettings",
+    "RpcSettings",
+    "warn_near_misses",
+]
+
+_log = logging.getLogger(__name__)
+
+#: What fits into the 16 bits that AMQP has for a heartbeat or a prefetch count.
+_MAX_SHORT = 0xFFFF
+
+Check = Callable[[str, Any], Any]
+
+
+def _refuse(name: str, allowed: str, value: Any) -> ConfigurationError:
+    return ConfigurationError(f"{name} must be {allowed}, not {value!r}")
+
+
+def _refuse_type(name: str, allowed: str, value: Any) -> ConfigurationError:
+    """Like `_refuse` for values that may hold secrets."""
+    return ConfigurationError(f"{name} must be {allowed}, not a {type(value).__name__}")
+
+
+def _is_whole(value: Any) -> bool:
+    # True is an int to Python, and never meant as one here.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value == int(value)
+
+
+def _whole_number(least: int, most: int | None = None, unit: str = "") -> Check:
+    allowed = f"a whole number{unit}, {least} or more"
+    if most is not None:
+        allowed = f"a whole number{unit} from {least} to {most}"
+
+    def check(name: str, value: Any) -> int:
+        if not _is_whole(value) or value < least or (most is not None and value > most):
+            raise _refuse(name, allowed, value)
+        return int(value)
+
+    return check
+
+
+def _seconds(*, zero: bool = False) -> Check:
+    allowed = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
+
+    def check(name: str, value: Any) -> float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            raise _refuse(name, allowed, value)
+        return float(value)
+
+    return check
+
+
+def _check_heartbeat(name: str, value: Any) -> int:
+    if value is None or value == 0:
+        raise ConfigurationError(
+            f"{name} must not be {value!r}: without heartbeats a dead connection is never "
+            f"noticed; give a whole number of seconds, such as {constants.DEFAULT_HEARTBEAT}"
+        )
+    result: int = _whole_number(1, _MAX_SHORT, " of seconds")(name, value)
+    return result
+
+
+def _check_max_workers(name: str, value: Any) -> int:
+    result: int = _whole_number(0)(name, value)
+    return result or constants.DEFAULT_MAX_WORKERS
+
+
+def _check_prefetch_count(name: str, value: Any) -> int | None:
+    result: int = _whole_number(0, _MAX_SHORT)(name, value)
+    if result == 0:
+        _log.warning(
+            "%s is 0, which would let one consumer hoard its whole queue; "
+            "twice the number of workers is used instead",
+            name,
+        )
+        return None
+    return result
+
+
+def _check_uri(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _refuse_type(name, "a URI such as amqp://user:password@host:5672/vhost", value)
+    return value.strip()
+
+
+def _check_name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _refuse(name, "a name", value)
+    return value
+
+
+def _check_names(name: str, value: Any) -> tuple[str, ...]:
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    if not is_list or not all(isinstance(item, str) and item for item in value):
+        raise _refuse(name, "a list of serializer names, such as [json]", value)
+    return tuple(value)
+
+
+def _check_mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _refuse_type(name, "a mapping whose keys are strings", value)
+    return dict(value)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the configuration.
+
+    `check` is called with the name and the value that was given, and returns the value to use or
+    raises `ConfigurationError`. None stands for the default, unless `refuses_none`.
+    """
+
+    name: str
+    default: Any
+    check: Check
+    doc: str
+    refuses_none: bool = False
+
+    def read(self, entries: Mapping[str, Any]) -> Any:
+        """Return the checked value from entries by lower-case name."""
+        value = entries.get(self.name.lower(), self.default)
+        if value is None and not self.refuses_none:
+            value = self.default
+        if value is None and not self.refuses_none:
+            return None
+        return self.check(self.name, value)
+
+
+#: All keys that are read, by name.
+KEYS: dict[str, Key] = {
+    key.name: key
+    for key in (
+        Key(
+            constants.AMQP_URI_CONFIG_KEY,
+            constants.DEFAULT_AMQP_URI,
+            _check_uri,
+            "the broker and the virtual host in it",
+        ),
+        Key(
+            constants.HEARTBEAT_CONFIG_KEY,
+            constants.DEFAULT_HEARTBEAT,
+            _check_heartbeat,
+            "seconds; a connection is dead when nothing was heard for two of them",
+            refuses_none=True,
+        ),
+        Key(
+            constants.PREFETCH_COUNT_CONFIG_KEY,
+            None,
+            _check_prefetch_count,
+            "messages that one consumer holds, begun or waiting; twice max_workers by default",
+        ),
+        Key(
+            constants.MAX_WORKERS_CONFIG_KEY,
+            constants.DEFAULT_MAX_WORKERS,
+            _check_max_workers,
+            "workers that run at once in a container",
+        ),
+        Key(
+            constants.PARENT_CALLS_CONFIG_KEY,
+            constants.DEFAULT_PARENT_CALLS_TRACKED,
+            _whole_number(0),
+            "ids of calling workers that a call carries along",
+        ),
+        Key(
+            constants.SERIALIZER_CONFIG_KEY,
+            constants.DEFAULT_SERIALIZER,
+            _check_name,
+            "how requests and messages are encoded",
+        ),
+        Key(
+            constants.ACCEPT_CONFIG_KEY,
+            None,
+            _check_names,
+            "the serializers that consumers accept; only `serializer` by default",
+        ),
+        Key(
+            constants.RPC_EXCHANGE_CONFIG_KEY,
+            "nameko-rpc",
+            _check_name,
+            "the exchange of RPC requests and replies",
+        ),
+        Key("RPC_TIMEOUT", None, _seconds(), "seconds for an RPC call in all; none by default"),
+        Key("PUBLISH_TIMEOUT", 10.0, _seconds(), "seconds for a publish in all"),
+        Key("PUBLISH_WINDOW", 1000, _whole_number(1), "unconfirmed messages on one connection"),
+        Key(
+            "SHUTDOWN_TIMEOUT",
+            25.0,
+            _seconds(zero=True),
+            "seconds that running workers have to finish; then they are abandoned",
+        ),
+        Key(
+            "BROKER_START_TIMEOUT",
+            None,
+            _seconds(),
+            "seconds that a start waits for the broker; for ever by default",
+        ),
+        Key("MAX_MESSAGE_SIZE", 16 * 1024 * 1024, _whole_number(1), "bytes of a body to send"),
+        Key("RPC_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of requests"),
+        Key("SWITCH_INTERVAL", 0.0005, _seconds(), "seconds between switches of Python threads"),
+        Key("LOGGING", None, _check_mapping, "a dictConfig for `threadko run`"),
+    )
+}
+
+#: Known to nameko or planned, but not read yet; here so that they are not taken for misspellings.
+_OTHER_KEYS = (
+    constants.AMQP_SSL_CONFIG_KEY,
+    constants.LOGIN_METHOD_CONFIG_KEY,
+    constants.SERIALIZERS_CONFIG_KEY,
+    constants.TRANSPORT_OPTIONS_CONFIG_KEY,
+    constants.WEB_SERVER_CONFIG_KEY,
+    "AUTO_DELETE_EVENT_EXCHANGES",
+    "DECLARE_EVENT_EXCHANGES",
+    "EVENT_QUEUE_ARGUMENTS",
+    "HEALTH_ADDRESS",
+    "HTTP_IDLE_TIMEOUT",
+    "HTTP_MAX_BODY_SIZE",
+    "HTTP_MAX_CONNECTIONS",
+    "HTTP_MAX_HEADER_SIZE",
+    "HTTP_QUEUE_TIMEOUT",
+    "HTTP_REQUEST_TIMEOUT",
+    "HTTP_TLS",
+    "HTTP_WAITERS",
+    "LOG_FORMAT",
+    "SERVICE_CONTAINER_CLS",
+    "WEBSOCKET_MAX_SIZE",
+    "WEBSOCKET_ORIGINS",
+    "WEBSOCKET_PATH",
+    "WEBSOCKET_QUEUE",
+)
+
+
+class _Reader:
+    """The values of one configuration, by the names of the table."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._entries = {key.lower(): config[key] for key in config if isinstance(key, str)}
+        self._entries |= {key.lower(): config[key] for key in config if key in KEYS}
+
+    def __getitem__(self, name: str) -> Any:
+        return KEYS[name].read(self._entries)
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """How to reach the broker, and what to demand of it."""
+
+    uri: str
+    heartbeat: int
+    publish_timeout: float
+    publish_window: int
+    start_timeout: float | None
+    max_message_size: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "BrokerSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(
+            uri=values["AMQP_URI"],
+            heartbeat=values["HEARTBEAT"],
+            publish_timeout=values["PUBLISH_TIMEOUT"],
+            publish_window=values["PUBLISH_WINDOW"],
+            start_timeout=values["BROKER_START_TIMEOUT"],
+            max_message_size=values["MAX_MESSAGE_SIZE"],
+        )
+
+    def __repr__(self) -> str:
+        # Without the URI, which may hold a password.
+        return f"<BrokerSettings heartbeat={self.heartbeat}>"
+
+
+@dataclass(frozen=True)
+class ContainerSettings:
+    """How much a container does at once, and how it reads and writes messages."""
+
+    max_workers: int
+    prefetch_count: int
+    parent_calls_tracked: int
+    serializer: str
+    accept: tuple[str, ...]
+    shutdown_timeout: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "ContainerSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        max_workers = values["max_workers"]
+        serializer = values["serializer"]
+        return cls(
+            max_workers=max_workers,
+            prefetch_count=values["PREFETCH_COUNT"] or min(2 * max_workers, _MAX_SHORT),
+            parent_calls_tracked=values["parent_calls_tracked"],
+            serializer=serializer,
+            accept=values["ACCEPT"] or (serializer,),
+            shutdown_timeout=values["SHUTDOWN_TIMEOUT"],
+        )
+
+
+@dataclass(frozen=True)
+class RpcSettings:
+    """Where RPC requests go, and how long a call may take."""
+
+    exchange: str
+    timeout: float | None
+    queue_arguments: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RpcSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(
+            exchange=values["rpc_exchange"],
+            timeout=values["RPC_TIMEOUT"],
+            queue_arguments=values["RPC_QUEUE_ARGUMENTS"],
+        )
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """What `threadko run` sets for the whole process."""
+
+    switch_interval: float
+    logging: Mapping[str, Any] | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "ProcessSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(switch_interval=values["SWITCH_INTERVAL"], logging=values["LOGGING"])
+
+
+_known_by_lower_name = {name.lower(): name for name in (*KEYS, *_OTHER_KEYS)}
+_warned_lock = threading.Lock()
+_warned: set[str] = set()  # guarded by _warned_lock
+
+# Guessed: lets a missing, doubled or swapped letter through, but not another word.
+_LIKENESS = 0.85
+
+
+def warn_near_misses(config: Mapping[str, Any]) -> None:
+    """Log a WARNING for each key that looks like a misspelt known one, once in this process."""
+    for key in config:
+        if not isinstance(key, str) or key.lower() in _known_by_lower_name:
+            continue
+        near = difflib.get_close_matches(key.lower(), _known_by_lower_name, 1, _LIKENESS)
+        if near and _is_first_warning(key):
+            known = _known_by_lower_name[near[0]]
+            _log.warning("configuration key %s is not read by threadko: is %s meant?", key, known)
+
+
+def _is_first_warning(key: str) -> bool:
+    with _warned_lock:
+        is_first = key not in _warned
+        _warned.add(key)
+    return is_first
