@@ -1,0 +1,122 @@
+import dataclasses
+
+import pytest
+
+from threadko.amqp.entities import Exchange, Queue
+from threadko.exceptions import ConfigurationError
+
+
+def test_exchange_is_direct_and_durable_by_default():
+    exchange = Exchange("orders")
+    assert (exchange.name, exchange.type, exchange.durable) == ("orders", "direct", True)
+    assert not any((exchange.auto_delete, exchange.internal, exchange.passive))
+
+
+def test_queue_is_durable_and_shared_by_default():
+    queue = Queue("orders")
+    assert (queue.name, queue.exchange, queue.routing_key, queue.durable) == (
+        "orders",
+        None,
+        "",
+        True,
+    )
+    assert not any((queue.exclusive, queue.auto_delete, queue.no_ack, queue.no_declare))
+    assert queue.declare_arguments == {}
+
+
+def test_entities_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Queue("orders").name = "other"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Exchange("orders").durable = False
+
+
+def test_equal_entities_have_equal_hashes_when_they_have_arguments():
+    first, second = (
+        Queue("q", Exchange("x", arguments={"a": [1]}), arguments={"x-expires": 1})
+        for _ in range(2)
+    )
+    assert first == second
+    assert len({first, second}) == 1
+    assert len({first.exchange, second.exchange}) == 1
+
+
+def test_entities_with_other_arguments_are_not_equal():
+    assert Queue("q", arguments={"a": 1}) != Queue("q", arguments={"a": 2})
+    assert Exchange("x", arguments={"a": 1}) != Exchange("x", arguments={"a": 2})
+
+
+def test_arguments_are_copied():
+    arguments = {"a": 1}
+    queue = Queue("q", arguments=arguments, binding_arguments=arguments)
+    arguments["a"] = 2
+    queue.declare_arguments["a"] = 3
+    assert queue.arguments == queue.binding_arguments == queue.declare_arguments == {"a": 1}
+
+
+def test_kombus_word_for_arguments_is_accepted():
+    assert Queue("q", queue_arguments={"a": 1}) == Queue("q", arguments={"a": 1})
+
+
+def test_limits_become_the_arguments_of_the_declaration():
+    queue = Queue(
+        "q",
+        arguments={"x-expires": 1, "x-other": "kept"},
+        expires=300,
+        message_ttl=0.25,
+        max_length=10,
+        max_length_bytes=1000,
+        max_priority=5,
+    )
+    assert queue.declare_arguments == {
+        "x-expires": 300_000,
+        "x-message-ttl": 250,
+        "x-max-length": 10,
+        "x-max-length-bytes": 1000,
+        "x-max-priority": 5,
+        "x-other": "kept",
+    }
+
+
+def test_queue_can_be_replaced_in_part():
+    queue = dataclasses.replace(Queue("q", arguments={"a": 1}), name="r", queue_arguments=None)
+    assert queue == Queue("r", arguments={"a": 1})
+
+
+def test_names_of_255_bytes_are_accepted():
+    assert Queue("ä" * 127 + "x", Exchange("x" * 255), "k" * 255)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: Exchange("x" * 256), "256 bytes"),
+        (lambda: Exchange("ä" * 128), "256 bytes"),
+        (lambda: Exchange(b"x"), "must be a str, not bytes"),
+        (lambda: Exchange(None), "must be a str, not NoneType"),
+        (lambda: Exchange("\ud800"), "surrogate"),
+        (lambda: Exchange("x", ""), "needs a type"),
+        (lambda: Exchange("x", 5), "type of exchange 'x' must be a str"),
+        (lambda: Exchange("x", arguments=["a"]), "arguments of exchange 'x'"),
+        (lambda: Queue("q" * 256), "256 bytes"),
+        (lambda: Queue("q", "x"), "must be an Exchange, not str"),
+        (lambda: Queue("q", routing_key="k" * 256), "routing key of queue 'q'.*256"),
+        (lambda: Queue("q", routing_key=5), "routing key of queue 'q' must be a str"),
+        (lambda: Queue("q", arguments={1: 2}), "arguments of queue 'q'.*str keys"),
+        (lambda: Queue("q", arguments={}, queue_arguments={}), "give one"),
+        (lambda: Queue("q", binding_arguments=5), "binding_arguments of queue 'q'"),
+        (lambda: Queue("q", consumer_arguments=5), "consumer_arguments of queue 'q'"),
+        (lambda: Queue("q", expires=0), "expires of queue 'q'.* not 0"),
+        (lambda: Queue("q", expires=float("nan")), "expires of queue 'q'.* not nan"),
+        (lambda: Queue("q", expires="5"), "expires of queue 'q'.* not '5'"),
+        (lambda: Queue("q", message_ttl=-1), "message_ttl of queue 'q'.* not -1"),
+        (lambda: Queue("q", message_ttl=4294968), "message_ttl of queue 'q'"),
+        (lambda: Queue("q", max_length=1.5), "max_length of queue 'q'"),
+        (lambda: Queue("q", max_length=True), "max_length of queue 'q'"),
+        (lambda: Queue("q", max_length_bytes=-1), "max_length_bytes of queue 'q'"),
+        (lambda: Queue("q", max_priority=256), "max_priority of queue 'q'"),
+    ],
+)
+def test_what_the_broker_would_refuse_is_a_configuration_error(make, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        make()

@@ -1,0 +1,357 @@
+"""Sending messages on a channel in confirm mode, and keeping each until the broker has it.
+
+``ConfirmChannel`` belongs to the thread of its link; a message is made anywhere and handed over
+by ``Link.post``. What becomes of a message is told to the message itself, on that thread.
+
+A message waits in the backlog until it is written, stays with the channel until it is confirmed,
+and is settled once. When the connection is lost, what was written and not confirmed may or may
+not have arrived: it is written again, before everything newer, if it allows that, and fails if it
+does not. When the broker closes the channel it refused one message and does not say which: the
+unconfirmed ones are then written again one at a time, and the one that closes the channel a
+second time is the culprit, so that its neighbours do not pay for it.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
+
+import pika.exceptions
+
+from threadko.amqp.connection import Channel, ChannelHandler, Connection
+from threadko.amqp.entities import Exchange
+from threadko.amqp.link import Link
+from threadko.amqp.message import decode_properties, publish_frames
+from threadko.amqp.topology import Steps, declare_exchange, run_steps
+
+__all__ = ["ConfirmChannel", "Outgoing"]
+
+_log = logging.getLogger(__name__)
+
+
+class Outgoing:
+    """A message on its way to the broker. Override what should happen to it.
+
+    The methods are called on the link's thread, each at most as its docstring says.
+
+    Attributes:
+        settled: whoever answers for the message sets it; a settled message is not written (again).
+        resend: whether it may be written twice when nobody knows if the first one arrived.
+    """
+
+    __slots__ = (
+        "body",
+        "exchange",
+        "header",
+        "mandatory",
+        "message_id",
+        "resend",
+        "routing_key",
+        "settled",
+    )
+
+    def __init__(
+        self,
+        *,
+        exchange: str,
+        routing_key: str,
+        header: bytes,
+        body: bytes,
+        mandatory: bool = False,
+        message_id: str | None = None,
+        resend: bool = True,
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.header = header
+        self.body = body
+        self.mandatory = mandatory
+        self.message_id = message_id
+        self.resend = resend
+        self.settled = False
+
+    def on_written(self) -> None:
+        """The message is in the write buffer; called again if it is written again."""
+
+    def on_confirmed(self) -> None:
+        """The broker has taken the message; called once, last."""
+
+    def on_returned(self, code: int, text: str) -> None:
+        """No queue would have the (mandatory) message; ``on_confirmed`` follows."""
+
+    def on_failed(self, error: Exception) -> None:
+        """The message was refused, or may be lost, and is not tried again; called once, last."""
+
+
+class ConfirmChannel(ChannelHandler):
+    """Writes messages in order and matches the broker's confirms to them.
+
+    Args:
+        link: whose thread owns this channel.
+        number: of the channel.
+        declare: exchanges declared each time the channel opens.
+        on_ready: called each time the channel stands.
+        on_refused: called when the broker closes the channel before anything was written, so that
+            it is our own declaring that it refuses; without it the connection is made anew.
+        concerns_all: reply codes with which the broker refuses every message on this channel.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        number: int,
+        *,
+        declare: Sequence[Exchange] = (),
+        on_ready: Callable[[], None] | None = None,
+        on_refused: Callable[[Exception], None] | None = None,
+        concerns_all: Collection[int] = (),
+    ) -> None:
+        self.confirms = 0  # all that ever came: a sign of life for whoever waits for one of them
+        self._link = link
+        self._number = number
+        self._declare = tuple(declare)
+        self._on_ready = on_ready
+        self._on_refused = on_refused
+        self._concerns_all = frozenset(concerns_all)
+        self._channel: Channel | None = None
+        self._ready = False
+        self._next_tag = 1
+        self._unconfirmed: dict[int, Outgoing] = {}  # by delivery tag, in the order of writing
+        self._backlog: deque[Outgoing] = deque()
+        self._suspects: deque[Outgoing] = deque()  # written again one at a time
+        self._suspect: Outgoing | None = None  # the one that is on its way alone
+        self._closing: Callable[[], None] | None = None
+        self._on_drained: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        """How many messages are not settled yet."""
+        return len(self._unconfirmed) + len(self._backlog) + len(self._suspects)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the channel stands or is being opened."""
+        return self._channel is not None and not self._channel.is_closed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a message sent now is written at once."""
+        return self._ready and self._suspect is None and not self._suspects
+
+    def open(self, connection: Connection) -> None:
+        """Open the channel on a new connection, or anew on the same one."""
+        self._ready = False
+        self._next_tag = 1
+        self._channel = connection.open_channel(
+            self._number, self, on_open=self._opened, on_close=self._closed
+        )
+
+    def declare(self, exchanges: Sequence[Exchange]) -> None:
+        """Declare these too, from the next opening on."""
+        self._declare += tuple(e for e in exchanges if e not in self._declare)
+
+    def detach(self, error: Exception) -> None:
+        """The connection is gone: keep what may be written again, fail what may not."""
+        self._channel = None
+        self._ready = False
+        unknown = [*self._suspects, *self._unconfirmed.values()]
+        self._suspects.clear()
+        self._suspect = None
+        self._unconfirmed.clear()
+        kept: list[Outgoing] = []
+        for message in unknown:
+            if message.settled:
+                continue
+            if message.resend:
+                kept.append(message)
+            else:
+                message.settled = True
+                message.on_failed(error)
+        self._backlog.extendleft(reversed(kept))
+        self._done_closing()
+
+    def abandon(self, make_error: Callable[[], Exception]) -> None:
+        """Fail everything that is not settled, each message with an error of its own."""
+        left = [*self._suspects, *self._unconfirmed.values(), *self._backlog]
+        self._suspects.clear()
+        self._suspect = None
+        self._unconfirmed.clear()
+        self._backlog.clear()
+        for message in left:
+            self._fail(message, make_error())
+
+    def send(self, message: Outgoing) -> None:
+        """Write a message, now or as soon as its turn comes."""
+        if self.is_ready:
+            self._write(message)
+            return
+        self._backlog.append(message)
+
+    def forget(self, message: Outgoing) -> None:
+        """Nobody waits for it any more: do not write it, or not again, and report nothing."""
+        message.settled = True
+        if message in self._backlog:
+            self._backlog.remove(message)
+            self._check_drained()
+
+    def drain(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when no message is left to write or to be confirmed."""
+        self._on_drained = done
+        self._check_drained()
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Close the channel; ``done`` is called when the broker has confirmed that it did."""
+        if self._channel is None or not self._channel.is_open:
+            done()
+            return
+        self._closing = done
+        self._ready = False
+        self._channel.close()
+
+    # What the connection calls
+
+    def on_confirm(self, tag: int, multiple: bool, accepted: bool) -> None:
+        """Settle one message, or all up to ``tag``."""
+        self.confirms += 1
+        if not multiple:
+            message = self._unconfirmed.pop(tag, None)
+            if message is not None:
+                self._settle(message, accepted)
+        else:
+            # Tags are written in rising order, so the settled ones lie in front.
+            up_to = list(takewhile(lambda number: number <= tag, self._unconfirmed))
+            for number in up_to:
+                self._settle(self._unconfirmed.pop(number), accepted)
+        if self._suspect is not None or self._suspects:
+            self._next_suspect()
+        self._check_drained()
+
+    def on_return(self, code: int, text: str, header: bytes, body: bytes) -> None:
+        """Tell a mandatory message that it came back."""
+        try:
+            message_id = decode_properties(header).message_id
+        except ValueError:
+            return
+        if message_id is None:
+            return
+        # Its confirm follows at once, so it is among the oldest: the search ends soon.
+        for message in self._unconfirmed.values():
+            if message.message_id == message_id:
+                if not message.settled:
+                    message.on_returned(code, text)
+                return
+
+    def _opened(self, channel: Channel) -> None:
+        run_steps(self._prepare(channel))
+
+    def _prepare(self, channel: Channel) -> Steps:
+        # The answers to its confirms come through on_confirm.
+        yield lambda done: channel.confirm_delivery(lambda _frame: None, callback=done)
+        for exchange in self._declare:
+            yield from declare_exchange(channel, exchange)
+        self._ready = True
+        if self._suspects:
+            self._next_suspect()
+        else:
+            self._write_backlog()
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def _closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel is not self._channel:
+            return
+        self._channel = None
+        self._ready = False
+        if self._closing is not None:
+            self._done_closing()
+            return
+        connection = self._link.connection
+        if connection is None or not connection.is_open:
+            return  # the connection is going down; detach() follows
+        error = reason if isinstance(reason, Exception) else RuntimeError(repr(reason))
+        if self._next_tag == 1:
+            # Nothing was written, so it is our own declaring that is refused: no use to repeat it.
+            if self._on_refused is not None:
+                self._on_refused(error)
+            else:
+                self._link.reset(error)
+            return
+        if getattr(error, "reply_code", None) in self._concerns_all:
+            self.abandon(lambda: error)
+            self._check_drained()
+            return
+        self._refused(error)
+        self.open(connection)
+
+    def _refused(self, error: Exception) -> None:
+        """The broker closed the channel over one of the messages on it."""
+        culprit, self._suspect = self._suspect, None
+        written = [m for m in self._unconfirmed.values() if not m.settled]
+        self._unconfirmed.clear()
+        missing = getattr(error, "reply_code", None) == 404 and self._declare
+        if culprit is None and len(written) == 1 and not self._suspects and not missing:
+            culprit = written[0]  # a missing exchange of ours is declared again first
+        if culprit is not None:
+            written = [message for message in written if message is not culprit]
+            self._fail(culprit, error)
+        self._suspects.extendleft(reversed(written))
+
+    def _next_suspect(self) -> None:
+        """Write the next message that may be the culprit, when the one before is settled."""
+        if not self._ready or self._unconfirmed:
+            return
+        self._suspect = None
+        while self._suspects:
+            message = self._suspects.popleft()
+            if not message.settled:
+                self._suspect = message
+                self._write(message)
+                return
+        self._write_backlog()
+
+    def _write_backlog(self) -> None:
+        while self._backlog and self.is_ready:
+            message = self._backlog.popleft()
+            if not message.settled:
+                self._write(message)
+        self._check_drained()
+
+    def _write(self, message: Outgoing) -> None:
+        connection = self._link.connection
+        assert connection is not None, "the channel is open"
+        frames = publish_frames(
+            self._number,
+            message.exchange,
+            message.routing_key,
+            message.mandatory,
+            message.header,
+            message.body,
+            connection.frame_max,
+        )
+        self._unconfirmed[self._next_tag] = message
+        self._next_tag += 1
+        connection.write(frames)
+        message.on_written()
+
+    def _settle(self, message: Outgoing, accepted: bool) -> None:
+        if message.settled:
+            return
+        message.settled = True
+        if accepted:
+            message.on_confirmed()
+        else:
+            message.on_failed(pika.exceptions.NackError([]))
+
+    def _fail(self, message: Outgoing, error: Exception) -> None:
+        if not message.settled:
+            message.settled = True
+            message.on_failed(error)
+
+    def _check_drained(self) -> None:
+        if self._on_drained is not None and not len(self):
+            done, self._on_drained = self._on_drained, None
+            done()
+
+    def _done_closing(self) -> None:
+        done, self._closing = self._closing, None
+        if done is not None:
+            done()

@@ -1,0 +1,148 @@
+"""Exchanges and queues as values: what shall be there, not the thing itself.
+
+The keywords are those of kombu, so that a declaration moves over from nameko as it stands. What the
+broker would answer by closing the channel is refused here, where the mistake is written down.
+"""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import Any
+
+from threadko.exceptions import ConfigurationError
+
+__all__ = ["Exchange", "Queue"]
+
+#: RabbitMQ refuses times (in ms) beyond 32 bits, and counts beyond 64 bits with a sign.
+_MAX_MILLISECONDS = 0xFFFFFFFF
+_MAX_COUNT = (1 << 63) - 1
+_MAX_PRIORITY = 255
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An exchange; without a name it is the broker's default exchange, which is never declared.
+
+    `no_declare` leaves its declaration to others, `passive` only checks that it exists.
+    """
+
+    name: str = ""
+    type: str = "direct"
+    _: KW_ONLY
+    durable: bool = True
+    auto_delete: bool = False
+    internal: bool = False
+    # not hashed: a dict has no hash, and equal exchanges have equal names anyway
+    arguments: Mapping[str, Any] | None = field(default=None, hash=False)
+    no_declare: bool = False
+    passive: bool = False
+
+    def __post_init__(self) -> None:
+        _check_text(self.name, "the name of an exchange")
+        _check_text(self.type, f"the type of exchange {self.name!r}")
+        if not self.type:
+            raise ConfigurationError(f"exchange {self.name!r} needs a type, such as 'topic'")
+        _own_mapping(self, "arguments", f"the arguments of exchange {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue and its binding; without an exchange it is reached by the default exchange alone.
+
+    `expires` and `message_ttl` are seconds; `queue_arguments` is kombu's word for `arguments`.
+    """
+
+    name: str = ""
+    exchange: Exchange | None = None
+    routing_key: str = ""
+    _: KW_ONLY
+    durable: bool = True
+    exclusive: bool = False
+    auto_delete: bool = False
+    no_ack: bool = False
+    arguments: Mapping[str, Any] | None = field(default=None, hash=False)
+    binding_arguments: Mapping[str, Any] | None = field(default=None, hash=False)
+    consumer_arguments: Mapping[str, Any] | None = field(default=None, hash=False)
+    no_declare: bool = False
+    expires: float | None = None
+    message_ttl: float | None = None
+    max_length: int | None = None
+    max_length_bytes: int | None = None
+    max_priority: int | None = None
+    queue_arguments: InitVar[Mapping[str, Any] | None] = None
+
+    def __post_init__(self, queue_arguments: Mapping[str, Any] | None) -> None:
+        _check_text(self.name, "the name of a queue")
+        _check_text(self.routing_key, f"the routing key of queue {self.name!r}")
+        if self.exchange is not None and not isinstance(self.exchange, Exchange):
+            raise ConfigurationError(
+                f"the exchange of queue {self.name!r} must be an Exchange, "
+                f"not {type(self.exchange).__name__}"
+            )
+        if queue_arguments is not None:
+            if self.arguments is not None:
+                raise ConfigurationError(
+                    f"queue {self.name!r} has both arguments and queue_arguments: give one"
+                )
+            object.__setattr__(self, "arguments", queue_arguments)
+        for attribute in ("arguments", "binding_arguments", "consumer_arguments"):
+            _own_mapping(self, attribute, f"{attribute} of queue {self.name!r}")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        # an idle time of 0 would delete the queue at once, RabbitMQ refuses it
+        _check_number(self, "expires", float, 0.001, _MAX_MILLISECONDS / 1000)
+        _check_number(self, "message_ttl", float, 0, _MAX_MILLISECONDS / 1000)
+        _check_number(self, "max_length", int, 0, _MAX_COUNT)
+        _check_number(self, "max_length_bytes", int, 0, _MAX_COUNT)
+        _check_number(self, "max_priority", int, 0, _MAX_PRIORITY)
+
+    @property
+    def declare_arguments(self) -> dict[str, Any]:
+        """The arguments of the declaration; a keyword wins over the same entry of `arguments`."""
+        limits = {
+            "x-expires": _to_milliseconds(self.expires),
+            "x-message-ttl": _to_milliseconds(self.message_ttl),
+            "x-max-length": self.max_length,
+            "x-max-length-bytes": self.max_length_bytes,
+            "x-max-priority": self.max_priority,
+        }
+        given = {name: value for name, value in limits.items() if value is not None}
+        return {**(self.arguments or {}), **given}
+
+
+def _check_text(value: Any, what: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{what} must be a str, not {type(value).__name__}")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(f"{what} holds a lone surrogate: {value[:40]!r}") from exc
+    if size > 255:
+        raise ConfigurationError(f"{what} is {size} bytes long, AMQP allows 255: {value[:40]!r}...")
+
+
+def _own_mapping(entity: Exchange | Queue, attribute: str, what: str) -> None:
+    """Check a mapping of arguments, and keep a copy that nobody else changes."""
+    value = getattr(entity, attribute)
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigurationError(f"{what} must be a mapping with str keys")
+    object.__setattr__(entity, attribute, dict(value))
+
+
+def _check_number(queue: Queue, attribute: str, kind: type, low: float, high: float) -> None:
+    value = getattr(queue, attribute)
+    if value is None:
+        return
+    allowed = (int,) if kind is int else (int, float)
+    # not a number fails the comparison too
+    if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
+        raise ConfigurationError(
+            f"{attribute} of queue {queue.name!r} must be a number from {low} to {high}, "
+            f"not {value!r}"
+        )
+
+
+def _to_milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)

@@ -1,0 +1,392 @@
+"""A broker connection on a thread of its own, which comes back when it is lost.
+
+Threads that meet here::
+
+    Link.start, post, wait_up, interrupt, stop, kill, is_up, owns_this_thread    any thread
+    Link.call_at, cancel_timer, came_up, failed, reset, finished                 the link's thread
+    every method of a Session                                                    the link's thread
+
+Work reaches the link as posted callables. A post is never lost in silence: it runs once on the
+link's thread, connected or not, or ``post`` returns False because the thread is gone. What a
+callable finds there is the session's business; the session keeps what could not be written yet,
+and ``Session.abandon`` fails it when the link will not come back.
+
+Order of stopping: ``stop()`` lets the session finish (``Session.finish``, which ends by calling
+``finished``), bounded by a deadline; ``kill()`` drops the connection at once, so that the broker
+takes back whatever was not acknowledged. Both end in ``Session.abandon``, then the thread ends.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from threadko.amqp.connection import Connection, Loop
+from threadko.amqp.errors import translate
+from threadko.amqp.parameters import BrokerParameters
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.threads import start_thread
+from threadko.concurrency.timers import Timer, TimerHeap
+from threadko.exceptions import (
+    BrokerError,
+    BrokerRefused,
+    BrokerUnavailable,
+    ContainerStopped,
+    ThreadkoError,
+)
+
+__all__ = ["Link", "Session"]
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST_SECONDS = 0.1
+_BACKOFF_CAP_SECONDS = 5.0
+_DROP_SECONDS = 1.0  # a dropped connection ends within two turns of the loop; this is the belt
+_JOIN_GRACE_SECONDS = 2.0
+_FRAME_MAX = 131072  # RabbitMQ's, until it has spoken
+
+
+class Session(Protocol):
+    """What a link is for. All methods are called on the link's thread."""
+
+    def begin(self, connection: Connection) -> None:
+        """A connection stands: open channels and declare; ``link.came_up()`` when usable."""
+
+    def end(self, error: ThreadkoError) -> None:
+        """The connection is gone, with all its channels; another may follow."""
+
+    def turn(self) -> None:
+        """The loop is about to wait: write what was saved up for the end of the turn."""
+
+    def finish(self) -> None:
+        """The link is to stop: complete what is under way, then call ``link.finished()``.
+
+        Called once, connected or not; until ``finished`` a lost connection is made anew.
+        """
+
+    def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
+        """No connection will follow: fail everything that waits. Posts may still run after it."""
+
+
+class Link:
+    """Keeps one connection up for a session, until it is stopped, killed or refused for good.
+
+    Args:
+        parameters: the broker to connect to.
+        name: of the thread.
+        session: what to do with the connection.
+    """
+
+    def __init__(self, parameters: BrokerParameters, *, name: str, session: Session) -> None:
+        self.parameters = parameters
+        self.name = name
+        self._session = session
+        self._lock = threading.Lock()  # guards the fields from here to the blank line
+        self._changed = threading.Condition(self._lock)
+        self._inbox: list[Callable[[], None]] = []
+        self._woken = False  # a wake-up for the inbox is under way
+        self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._up = False
+        self._error: ThreadkoError | None = None  # why it is not up
+        self._interrupted = False
+        self._closed = False  # the thread takes no more posts
+        self.frame_max = _FRAME_MAX  # as agreed with the broker last; read by any thread
+
+        # Touched by the link's thread alone.
+        self.connection: Connection | None = None
+        self.generation = 0  # counts the connections that stood
+        self._timers = TimerHeap()
+        self._armed: tuple[float, object] | None = None
+        self._finishing = False  # stop() was called
+        self._done = False  # no further connection is made
+        self._killed = False  # something may have been left unfinished
+        self._was_up = False  # at any time
+        self._failures = 0  # since it was last up
+        self._end_error: BaseException | None = None
+
+    # Any thread
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection stands and its session is ready."""
+        return self._up
+
+    def owns_this_thread(self) -> bool:
+        """Whether the calling thread is the link's: it must never wait for the link."""
+        return threading.current_thread() is self._thread
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        with self._lock:
+            if self._thread is not None or self._closed:
+                return
+            self._loop = Loop(self._before_wait)
+            self._thread = start_thread(self._main, self.name)
+
+    def post(self, job: Callable[[], None]) -> bool:
+        """Run ``job`` on the link's thread, once; False if there is no thread, or no more."""
+        with self._lock:
+            loop = self._loop
+            if self._closed or loop is None:
+                return False
+            self._inbox.append(job)
+            if self._woken:
+                return True
+            self._woken = True
+        # One wake-up serves all that is posted until the thread comes round.
+        loop.add_callback_threadsafe(self._run_inbox)
+        return True
+
+    def wait_up(self, deadline: Deadline) -> None:
+        """Wait until the link is up.
+
+        Raises:
+            BrokerRefused: the broker will not have us, and waiting would not help.
+            BrokerUnavailable: the deadline passed.
+            ContainerStopped: the link was stopped, killed or interrupted first.
+        """
+        with self._lock:
+            self._changed.wait_for(
+                lambda: self._up or self._closed or self._interrupted, deadline.remaining()
+            )
+            if self._up:
+                return
+            error = self._error
+        if isinstance(error, BrokerRefused):
+            raise type(error)(*error.args) from error
+        if self._closed or self._interrupted:
+            raise ContainerStopped("stopped while waiting for the broker")
+        raise BrokerUnavailable(
+            f"no connection to {self.parameters.uri_redacted} in time: {error or 'no answer yet'}"
+        )
+
+    def interrupt(self) -> None:
+        """Let ``wait_up`` give up; a link that is up, or comes up, is not touched."""
+        with self._lock:
+            self._interrupted = True
+            self._changed.notify_all()
+
+    def stop(self, timeout: float) -> bool:
+        """Let the session finish, close the connection and wait for the thread.
+
+        True if it ended by itself; False if ``timeout`` (seconds) passed, and the connection was
+        dropped with what it had not finished. From the link's own thread it only begins.
+        """
+        self.post(lambda: self._begin_finish(timeout))
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                self._closed = True
+                return True
+        if thread is threading.current_thread():
+            return False
+        thread.join(timeout + _DROP_SECONDS + _JOIN_GRACE_SECONDS)
+        if thread.is_alive():
+            _log.error("%s did not end within %.1f s", self.name, timeout)
+            return False
+        return not self._killed
+
+    def kill(self) -> None:
+        """Drop the connection without finishing anything; does not wait."""
+        if not self.post(self._kill):
+            with self._lock:
+                self._closed = True
+                self._changed.notify_all()
+
+    # The link's thread
+
+    def call_at(self, at: float, callback: Callable[[], None]) -> Timer:
+        """Call back on this thread at ``at`` (monotonic seconds), connected or not."""
+        timer = self._timers.add(at, callback)
+        self._arm()
+        return timer
+
+    def cancel_timer(self, timer: Timer) -> None:
+        """Never call this timer."""
+        self._timers.cancel(timer)
+
+    def came_up(self) -> None:
+        """The session is ready: those who wait in ``wait_up`` go on."""
+        self._was_up = True
+        if self._failures:
+            _log.info("%s: connected to %s again", self.name, self.parameters.uri_redacted)
+        self._failures = 0
+        with self._lock:
+            self._up = True
+            self._error = None
+            self._changed.notify_all()
+
+    def reset(self, error: Exception) -> None:
+        """Drop this connection, because of ``error``, and connect anew."""
+        if self.connection is not None:
+            self.connection.drop(error)
+
+    def finished(self) -> None:
+        """The session has completed its work: close the connection and end the thread."""
+        self._done = True
+        connection = self.connection
+        if connection is not None and connection.is_open:
+            connection.close()
+        else:
+            self._drop_and_leave()
+
+    def _main(self) -> None:
+        error: ThreadkoError | None = None
+        try:
+            while not self._done:
+                error = self._run_connection()
+                if isinstance(error, BrokerRefused) and not self._was_up:
+                    break
+        finally:
+            self._retire(error)
+
+    def _run_connection(self) -> ThreadkoError:
+        """One attempt, and the connection's life if it succeeds; returns why it ended."""
+        loop = Loop(self._before_wait)
+        self._end_error = None
+        self._armed = None
+        with self._lock:
+            previous, self._loop = self._loop, loop
+            if self._inbox:
+                # Its wake-up may have gone to the loop before.
+                self._woken = True
+                loop.add_callback_threadsafe(self._run_inbox)
+        if previous is not None:
+            previous.close()
+        delay = self._backoff()
+        loop.call_later(delay, self._connect)
+        self._arm()
+        try:
+            loop.start()
+        except Exception as fault:
+            _log.exception("%s: the connection failed in an unforeseen way", self.name)
+            self._end_error = fault
+        finally:
+            self._free()
+        error = translate(self._end_error or BrokerError("closed"), self.parameters)
+        was_up = self._up
+        with self._lock:
+            self._up = False
+            self._error = error
+        self._guard(lambda: self._session.end(error))
+        if not self._done:
+            self._failures += 1
+            self._log_loss(error, was_up)
+        return error
+
+    def _backoff(self) -> float:
+        if not self._failures:
+            return 0.0
+        ceiling = min(_BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 16), _BACKOFF_CAP_SECONDS)
+        return random.uniform(ceiling / 2, ceiling)
+
+    def _log_loss(self, error: ThreadkoError, was_up: bool) -> None:
+        if isinstance(error, BrokerRefused) and not self._was_up:
+            return  # raised to whoever started us
+        what = "lost the connection to" if was_up else "cannot connect to"
+        _log.warning("%s: %s %s: %s", self.name, what, self.parameters.uri_redacted, error)
+
+    def _connect(self) -> None:
+        loop = self._loop
+        assert loop is not None, "called by the loop"
+        if self._done:
+            self._leave()
+            return
+        self.connection = Connection(
+            self.parameters.to_pika(), loop, on_open=self._opened, on_end=self._ended
+        )
+
+    def _opened(self) -> None:
+        assert self.connection is not None, "it has just opened"
+        connection = self.connection
+        self.generation += 1
+        self.frame_max = connection.frame_max
+        self._guard(lambda: self._session.begin(connection))
+
+    def _ended(self, error: BaseException) -> None:
+        self._end_error = self._end_error or error
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._loop is not None:
+            self._loop.stop()
+
+    def _free(self) -> None:
+        """Close by hand what a connection that ended badly may have left open."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close_socket()
+
+    def _before_wait(self) -> None:
+        if self.connection is not None:
+            self._guard(self._session.turn)
+            self.connection.flush()
+
+    def _run_inbox(self) -> None:
+        with self._lock:
+            jobs, self._inbox = self._inbox, []
+            self._woken = False
+        for job in jobs:
+            self._guard(job)
+
+    def _guard(self, job: Callable[[], None]) -> None:
+        """Run a callable of ours; a fault in it costs this connection, never this thread."""
+        try:
+            job()
+        except Exception as error:
+            _log.exception("%s: a fault on the connection thread", self.name)
+            self._end_error = self._end_error or error
+            self.reset(BrokerError(f"internal fault: {error!r}"))
+
+    def _arm(self) -> None:
+        """Have the loop wake for the earliest timer."""
+        at = self._timers.next_at
+        if at is None or self._loop is None or (self._armed and self._armed[0] <= at):
+            return
+        if self._armed is not None:
+            self._loop.remove_timeout(self._armed[1])
+        delay = max(0.0, at - time.monotonic())
+        self._armed = (at, self._loop.call_later(delay, self._run_timers))
+
+    def _run_timers(self) -> None:
+        self._armed = None
+        self._guard(lambda: self._timers.run_due(time.monotonic()))
+        self._arm()
+
+    def _begin_finish(self, timeout: float) -> None:
+        if self._finishing:
+            return
+        self._finishing = True
+        self.call_at(time.monotonic() + timeout, self._kill)
+        self._guard(self._session.finish)
+
+    def _kill(self) -> None:
+        self._done = self._killed = True
+        self._drop_and_leave()
+
+    def _drop_and_leave(self) -> None:
+        connection = self.connection
+        if connection is None or connection.is_closed:
+            self._leave()
+            return
+        connection.drop(ContainerStopped("stopped"))
+        if self._loop is not None:
+            self._loop.call_later(_DROP_SECONDS, self._leave)
+
+    def _retire(self, error: ThreadkoError | None) -> None:
+        """The thread's last act: nothing posted or pending is left without an answer."""
+        self._guard(lambda: self._session.abandon(error, self._killed))
+        self._run_inbox()
+        with self._lock:
+            self._closed = True
+            self._up = False
+            rest, self._inbox = self._inbox, []
+            loop, self._loop = self._loop, None
+            self._changed.notify_all()
+        for job in rest:
+            self._guard(job)
+        if loop is not None:
+            loop.close()

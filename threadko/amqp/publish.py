@@ -1,0 +1,424 @@
+"""Publishing: synchronous outside, asynchronous inside, one connection for all who publish.
+
+Threads that meet here::
+
+    Publisher.start, wait_up, interrupt, stop, kill, publish, publish_async    any thread
+    everything else                                                            the link's thread
+
+A message is encoded and checked in its publisher's thread, so that a fault in it is raised there
+and costs nobody else. It then belongs to the link's thread until the broker has confirmed it, or
+its deadline has passed. Each exchange has a confirm channel of its own: a publish to an exchange
+that is missing or forbidden closes its channel, and fails only those who asked for that exchange.
+
+A missed deadline fails that message alone. Only if no confirm at all has come since it was
+written, and the broker has not said that it blocks publishers, the connection is taken for dead
+and made anew. Order of stopping: no more messages are taken, those under way are confirmed or
+fail, then the connection closes.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+from threadko.amqp.confirms import ConfirmChannel, Outgoing
+from threadko.amqp.connection import Connection
+from threadko.amqp.entities import Exchange
+from threadko.amqp.link import Link
+from threadko.amqp.message import Properties, check_sendable, encode_properties
+from threadko.amqp.parameters import BrokerParameters
+from threadko.concurrency.callbacks import CallbackFuture
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.timers import Timer
+from threadko.context import new_id
+from threadko.exceptions import (
+    ContainerStopped,
+    EncodeError,
+    PublishFailed,
+    ThreadkoError,
+    UndeliverableMessage,
+    WorkerKilled,
+)
+
+__all__ = ["Publisher"]
+
+_MAX_CHANNELS = 64
+_REFUSED, _MISSING = 403, 404
+
+
+class _Window:
+    """How many messages may be unconfirmed at once; any thread takes and gives back."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size  # guarded by _changed
+        self._closed: BaseException | None = None  # guarded by _changed
+        self._changed = threading.Condition()
+
+    def take(self, deadline: Deadline) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._free > 0 or self._closed is not None, deadline.remaining()
+            )
+            if self._closed is not None:
+                raise type(self._closed)(*self._closed.args)
+            if self._free == 0:
+                return False
+            self._free -= 1
+            return True
+
+    def give_back(self) -> None:
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+    def close(self, error: BaseException) -> None:
+        with self._changed:
+            self._closed = self._closed or error
+            self._changed.notify_all()
+
+
+class _Publication(Outgoing):
+    """A message on its way, and the future of its confirm."""
+
+    __slots__ = (
+        "channel",
+        "confirms_before",
+        "deadline",
+        "declare",
+        "future",
+        "generation",
+        "owner",
+        "returned",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        owner: "Publisher",
+        *,
+        exchange: str,
+        routing_key: str,
+        header: bytes,
+        body: bytes,
+        mandatory: bool,
+        message_id: str | None,
+        resend: bool,
+        declare: Sequence[Exchange],
+        deadline: Deadline,
+    ) -> None:
+        super().__init__(
+            exchange=exchange,
+            routing_key=routing_key,
+            header=header,
+            body=body,
+            mandatory=mandatory,
+            message_id=message_id,
+            resend=resend,
+        )
+        self.owner = owner
+        self.declare = tuple(declare)
+        self.deadline = deadline
+        self.future: CallbackFuture[None] = CallbackFuture()
+        self.timer: Timer | None = None
+        self.channel: ConfirmChannel | None = None
+        self.returned: str | None = None
+        self.generation = 0
+        self.confirms_before = 0
+
+    def on_written(self) -> None:
+        """Remember when, to judge later why its confirm does not come."""
+        self.owner.note_written(self)
+
+    def on_confirmed(self) -> None:
+        """The broker has it, unless it returned it before."""
+        if self.returned is not None:
+            self.owner.settle(self, UndeliverableMessage(self.returned))
+        else:
+            self.owner.settle(self, None)
+
+    def on_returned(self, code: int, text: str) -> None:
+        """No queue would have it."""
+        self.returned = (
+            f"no queue takes messages of exchange {self.exchange!r} with routing key"
+            f" {self.routing_key!r} ({code} {text})"
+        )
+
+    def on_failed(self, error: Exception) -> None:
+        """The broker refused it, or it may be lost and must not be sent twice."""
+        what = f"exchange {self.exchange!r}, routing key {self.routing_key!r}"
+        self.owner.settle(
+            self, PublishFailed(f"a message was not taken by the broker ({what}): {error}")
+        )
+
+
+class Publisher:
+    """A connection for publishing, shared by all threads.
+
+    Args:
+        parameters: the broker.
+        name: of the connection's thread.
+        window: unconfirmed messages at once; who would exceed it waits, up to its deadline.
+        timeout: seconds for a publish in all, where the call says nothing else.
+        max_message_size: bytes that a body may have.
+    """
+
+    def __init__(
+        self,
+        parameters: BrokerParameters,
+        *,
+        name: str,
+        window: int = 1000,
+        timeout: float = 10.0,
+        max_message_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        self._parameters = parameters
+        self._timeout = timeout
+        self._max_message_size = max_message_size
+        self._window = _Window(window)
+        self._link = Link(parameters, name=name, session=self)
+
+        # Touched by the link's thread alone.
+        self._channels: OrderedDict[str, tuple[int, ConfirmChannel]] = OrderedDict()
+        self._new_numbers = count(1)
+        self._free_numbers: list[int] = []
+        self._finishing = False
+        self._confirms = 0
+
+    # Any thread
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._link.start()
+
+    def wait_up(self, deadline: Deadline) -> None:
+        """Wait until the connection stands; raises as ``Link.wait_up`` does."""
+        self._link.wait_up(deadline)
+
+    def interrupt(self) -> None:
+        """Let ``wait_up`` give up."""
+        self._link.interrupt()
+
+    def stop(self, timeout: float) -> None:
+        """Wait for the confirms of all that is under way, then close."""
+        self._window.close(ContainerStopped("the publisher is stopped"))
+        self._link.stop(timeout)
+
+    def kill(self) -> None:
+        """Drop the connection and raise ``WorkerKilled`` in all who wait for a confirm."""
+        self._window.close(WorkerKilled("killed while publishing"))
+        self._link.kill()
+
+    def publish(
+        self,
+        body: bytes,
+        properties: Properties,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        retry: bool = True,
+        declare: Sequence[Exchange] = (),
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a message and wait until the broker has confirmed it.
+
+        Args:
+            retry: send it again, with the same ids, when the connection is lost before its
+                confirm; it may then arrive twice. Without, that raises ``PublishFailed``.
+            declare: exchanges to declare before, and again when they are missing.
+            timeout: seconds for all of it; the publisher's own if not given.
+
+        Raises:
+            EncodeError: the message cannot be sent as it is.
+            UndeliverableMessage: it is mandatory, and no queue would have it.
+            PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
+        """
+        self.publish_async(
+            body,
+            properties,
+            exchange=exchange,
+            routing_key=routing_key,
+            mandatory=mandatory,
+            retry=retry,
+            declare=declare,
+            timeout=timeout,
+        ).result()
+
+    def publish_async(
+        self,
+        body: bytes,
+        properties: Properties,
+        *,
+        exchange: str = "",
+        routing_key: str = "",
+        mandatory: bool = False,
+        retry: bool = True,
+        declare: Sequence[Exchange] = (),
+        timeout: float | None = None,
+    ) -> Future[None]:
+        """Publish as ``publish`` does, and return the future of the confirm.
+
+        Waits only where the window is full.
+        """
+        if self._link.owns_this_thread():
+            raise RuntimeError("publishing on the connection's own thread would wait for itself")
+        deadline = Deadline(self._timeout if timeout is None else timeout)
+        if mandatory and properties.message_id is None:
+            # A message that comes back is known again by its id.
+            properties = replace(properties, message_id=new_id())
+        if properties.user_id not in (None, self._parameters.user):
+            # The broker would close the channel over it.
+            raise EncodeError(
+                f"user_id must be the user logged in, {self._parameters.user!r}, or left out"
+            )
+        header = encode_properties(properties)
+        check_sendable(
+            header,
+            body,
+            self._link.frame_max,
+            self._max_message_size,
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+        publication = _Publication(
+            self,
+            exchange=exchange,
+            routing_key=routing_key,
+            header=header,
+            body=body,
+            mandatory=mandatory,
+            message_id=properties.message_id,
+            resend=retry,
+            declare=declare,
+            deadline=deadline,
+        )
+        if not self._window.take(deadline):
+            raise PublishFailed("too many messages wait for the broker's confirm: nothing was sent")
+        if not self._link.post(partial(self._send, publication)):
+            self._window.give_back()
+            raise ContainerStopped("the publisher is stopped")
+        return publication.future
+
+    # The link's thread: the session
+
+    def begin(self, connection: Connection) -> None:
+        """Open the channels that have messages to write."""
+        self._link.came_up()
+        for name, (_, channel) in list(self._channels.items()):
+            if len(channel):
+                channel.open(connection)
+            else:
+                self._drop_channel(name)
+
+    def end(self, error: ThreadkoError) -> None:
+        """Keep what may be written again for the next connection."""
+        for _, channel in list(self._channels.values()):
+            channel.detach(error)
+
+    def turn(self) -> None:
+        """Nothing is saved up for the end of a turn."""
+
+    def finish(self) -> None:
+        """Wait for the confirms of all that is under way."""
+        self._finishing = True
+        self._check_finished()
+
+    def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
+        """Fail all that is under way."""
+        reason = str(error or "the publisher is stopped")
+        for _, channel in list(self._channels.values()):
+            channel.abandon(lambda: PublishFailed(reason))
+        self._channels.clear()
+        self._window.close(ContainerStopped("the publisher is stopped"))
+
+    # The link's thread: messages
+
+    def note_written(self, publication: _Publication) -> None:
+        """``publication`` is in the write buffer."""
+        publication.generation = self._link.generation
+        publication.confirms_before = self._all_confirms()
+
+    def settle(self, publication: _Publication, error: BaseException | None) -> None:
+        """Resolve a publication, once."""
+        publication.settled = True
+        if publication.timer is not None:
+            self._link.cancel_timer(publication.timer)
+            publication.timer = None
+        if publication.future.done():
+            return
+        if error is None:
+            publication.future.set_result(None)
+        else:
+            publication.future.set_exception(error)
+        self._window.give_back()
+        if self._finishing:
+            self._link.call_at(0.0, self._check_finished)
+
+    def _send(self, publication: _Publication) -> None:
+        if not publication.future.set_running_or_notify_cancel():
+            self._window.give_back()
+            return
+        at = publication.deadline.expires_at
+        if at is not None:
+            publication.timer = self._link.call_at(at, partial(self._overdue, publication))
+        channel = publication.channel = self._get_channel(publication)
+        channel.send(publication)
+        connection = self._link.connection
+        if connection is not None and connection.is_open and not channel.is_open:
+            channel.open(connection)
+
+    def _get_channel(self, publication: _Publication) -> ConfirmChannel:
+        """Return the channel of an exchange; least recently used ones go when there are many."""
+        name = publication.exchange
+        if name in self._channels:
+            self._channels.move_to_end(name)
+            channel = self._channels[name][1]
+            channel.declare(publication.declare)
+            return channel
+        if len(self._channels) >= _MAX_CHANNELS:
+            idle = next((n for n, (_, channel) in self._channels.items() if not len(channel)), None)
+            if idle is not None:
+                self._drop_channel(idle)
+        number = self._free_numbers.pop() if self._free_numbers else next(self._new_numbers)
+        channel = ConfirmChannel(
+            self._link,
+            number,
+            declare=publication.declare,
+            on_refused=lambda error: self._exchange_refused(name, error),
+            concerns_all=(_REFUSED,) if publication.declare else (_REFUSED, _MISSING),
+        )
+        self._channels[name] = (number, channel)
+        return channel
+
+    def _drop_channel(self, name: str) -> None:
+        number, channel = self._channels.pop(name)
+        self._confirms += channel.confirms
+        channel.close(lambda: self._free_numbers.append(number))
+
+    def _exchange_refused(self, name: str, error: Exception) -> None:
+        _, channel = self._channels[name]
+        channel.abandon(lambda: PublishFailed(f"exchange {name!r} was refused: {error}"))
+
+    def _all_confirms(self) -> int:
+        return self._confirms + sum(channel.confirms for _, channel in self._channels.values())
+
+    def _overdue(self, publication: _Publication) -> None:
+        publication.timer = None
+        connection = self._link.connection
+        blocked = connection is not None and connection.blocked
+        why = ": the broker blocks publishers, it is short of memory or disk" if blocked else ""
+        written = publication.generation > 0
+        silent = publication.confirms_before == self._all_confirms()
+        if publication.channel is not None:
+            publication.channel.forget(publication)
+        unknown = "; whether the message arrived is unknown" if written else "; nothing was sent"
+        self.settle(publication, PublishFailed(f"no confirm in time{why}{unknown}"))
+        if written and silent and not blocked and publication.generation == self._link.generation:
+            self._link.reset(PublishFailed("the broker confirms nothing"))
+
+    def _check_finished(self) -> None:
+        if not any(len(channel) for _, channel in self._channels.values()):
+            self._link.finished()
