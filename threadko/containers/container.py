@@ -1,0 +1,437 @@
+"""The container: one service class, its extensions and its workers, from start to end.
+
+Any thread may call any public method, the container's own threads among them: a `stop()` from one
+of those hands over to a thread of its own and returns, since what it waits for is its caller.
+
+The order of stopping is a promise:
+
+1. every door closes: `stopping` is set, every extension's `cancel()`, then entrypoints' `stop()`;
+2. what no worker has begun goes back, and whoever waits in `spawn_worker` is refused;
+3. workers end, until SHUTDOWN_TIMEOUT has passed; all that they may call through still stands;
+4. dependencies stop, then all that extensions own; then managed threads and the pool.
+
+Past the deadline, or at any time by `kill()`: workers are abandoned, and nobody is waited for.
+"""
+
+import atexit
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.slots import Line
+from threadko.concurrency.stopping import StopEvent
+from threadko.concurrency.threads import ManagedThread, start_thread, thread_name
+from threadko.configuration import config as global_config
+from threadko.configuration.settings import ContainerSettings
+from threadko.containers.hooks import Hooks
+from threadko.containers.inspection import (
+    get_service_name,
+    in_start_order,
+    iter_dependencies,
+    iter_entrypoints,
+)
+from threadko.containers.lifecycle import Lifecycle, State, Step
+from threadko.containers.managed import ManagedThreads
+from threadko.containers.observers import Observers
+from threadko.containers.worker import WorkerLife
+from threadko.containers.workforce import Workforce
+from threadko.context import current_worker, new_id
+from threadko.extensions import (
+    DependencyProvider,
+    Entrypoint,
+    Extension,
+    HandleResult,
+    Settle,
+    WorkerContext,
+)
+from threadko.extensions.worker import Message
+from threadko.utils.imports import import_from_path
+
+__all__ = ["ServiceContainer", "get_container_cls", "new_call_id"]
+
+_log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 1.0  # for managed threads that were asked to end
+_KILL_SECONDS = 5.0  # guessed: how long to wait for a kill() that somebody else carries out
+
+#: Containers that have begun to start and are not dead.
+_alive: "weakref.WeakSet[ServiceContainer]" = weakref.WeakSet()
+
+
+class ServiceContainer:
+    """Runs one service.
+
+    Args:
+        service_cls: the class of the service.
+        config: what its extensions read as `container.config`; the global configuration if None.
+    """
+
+    def __init__(self, service_cls: type, config: Mapping[str, Any] | None = None) -> None:
+        self.service_cls = service_cls
+        self.service_name = get_service_name(service_cls)
+        self._config: Mapping[str, Any] = global_config if config is None else config
+        settings = ContainerSettings.from_config(self._config)
+        self.max_workers = settings.max_workers
+        self.serializer = settings.serializer
+        self.accept = list(settings.accept)
+        self.parent_calls_tracked = settings.parent_calls_tracked
+        self._shutdown_timeout = settings.shutdown_timeout
+
+        #: Set when the container begins to stop, or is killed: for the loops of users to leave.
+        self.stopping = StopEvent()
+        self.shared_extensions: dict[Any, Any] = {}
+        self.dependencies: tuple[DependencyProvider, ...] = tuple(
+            declared.bind(self, name) for name, declared in iter_dependencies(service_cls)
+        )
+        self.entrypoints: tuple[Entrypoint, ...] = tuple(
+            declared.bind(self, name) for name, declared in iter_entrypoints(service_cls)
+        )
+        # Entrypoints last: what they fire finds everything else standing.
+        self._ordered = in_start_order((*self.dependencies, *self.entrypoints))
+        declared_ids = {id(extension) for extension in (*self.dependencies, *self.entrypoints)}
+        self.subextensions: tuple[Extension, ...] = tuple(
+            extension for extension in self._ordered if id(extension) not in declared_ids
+        )
+
+        self.observers = Observers()
+        self._life = Lifecycle(self.service_name)
+        self._died = threading.Event()
+        # Both are written once, before _died is set.
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._hooks = Hooks(self.service_name)
+        self._managed = ManagedThreads(self.service_name, self._on_thread_error)
+        self._workers = Workforce(
+            self.service_name,
+            self.max_workers,
+            WorkerLife(service_cls, self.dependencies, self.observers),
+            self._life.refusal,
+        )
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration that the extensions read."""
+        return self._config
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """All extensions, in the order in which they start."""
+        return self._ordered
+
+    @property
+    def interface(self) -> "ServiceContainer":
+        """What extensions are bound to: the container itself."""
+        return self
+
+    @property
+    def started(self) -> bool:
+        """Whether `start()` has begun and the container is not dead."""
+        return self._life.state is not State.NEW and not self._died.is_set()
+
+    @property
+    def being_killed(self) -> bool:
+        """Whether the container was killed, or is just being."""
+        return self._life.state is State.KILLED
+
+    # Starting
+
+    def start(self) -> None:
+        """Start the service and let work in; raises what a hook raises, with nothing left alive.
+
+        Raises:
+            ContainerStopped: `stop()` was called before or meanwhile.
+            LifecycleError: the container was started or killed before.
+        """
+        self.prepare()
+        self.open()
+
+    def prepare(self) -> None:
+        """Do the first half of `start()`: all extensions stand, and no work comes in yet."""
+        with self._starting(Step.START, Step.READY):
+            _alive.add(self)
+            self._workers.start()
+            for hook in ("setup", "start", "ready"):
+                if not self._hooks.run_starting(self._ordered, hook, self.stopping):
+                    raise self._life.refusal()
+
+    def open(self) -> None:
+        """Do the second half of `start()`: let work in."""
+        with self._starting(Step.OPEN, Step.OPENED):
+            self._workers.open()
+            if not self._hooks.run_starting(self._ordered, "open", self.stopping):
+                raise self._life.refusal()
+        _log.info("service %s runs", self.service_name)
+
+    @contextmanager
+    def _starting(self, first: Step, last: Step) -> Iterator[None]:
+        """Go through one half of `start()`, and undo all of it if that does not succeed."""
+        if self._life.take(first) is None:
+            refusal = self._life.refusal()
+            if first is Step.OPEN and self.stopping.is_set() and not self.owns_current_thread():
+                # Stopped between the halves: whoever did that is still about it.
+                self._died.wait(self._shutdown_timeout)
+            raise refusal
+        with self._hooks.marked():
+            try:
+                yield
+                if self._life.take(last) is None:
+                    raise self._life.refusal()
+            except BaseException as error:
+                if self._life.state is State.STOPPING and isinstance(error, Exception):
+                    self._stop_start(error, opening=first is Step.OPEN)
+                self._fail_start(error)
+
+    def _stop_start(self, error: Exception, opening: bool) -> None:
+        """Undo a start that `stop()` has overtaken, and raise `ContainerStopped`."""
+        refusal = self._life.refusal()
+        if opening:
+            # Workers may run, and are waited for as in any other stop.
+            self._stop_alone(State.RUNNING, Deadline(self._shutdown_timeout))
+        else:
+            self._end_at_once()
+            self._end_threads()
+            self._finish_stop()
+        if not self.being_killed:
+            raise refusal from (None if type(error) is type(refusal) else error)
+
+    def _fail_start(self, error: BaseException) -> None:
+        """Undo a start that has failed or was killed, and raise why."""
+        if self._life.take(Step.KILL) is not None:
+            self._end_at_once()
+            self._end_threads()
+            self._die(error)
+            raise error
+        # Somebody else has killed all but what was inside a hook of this thread.
+        self._hooks.run_kill()
+        self._died.wait(_KILL_SECONDS)
+        raise self._error or self._life.refusal() from (None if error is self._error else error)
+
+    # Stopping
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop gracefully, in the order that stands at the top, and return when all has ended.
+
+        Past `timeout` seconds (None: SHUTDOWN_TIMEOUT) it turns into `kill()`. It returns at once
+        if it is called by a thread that it would wait for.
+
+        Raises:
+            Exception: the first that a hook raised; everything else has been done all the same.
+        """
+        deadline = Deadline(self._shutdown_timeout if timeout is None else timeout)
+        previous = self._life.take(Step.STOP)
+        self.stopping.set()
+        if previous is State.NEW:
+            self._die(None)
+        elif self._died.is_set():
+            return
+        elif self.owns_current_thread():
+            name = thread_name(self.service_name, "stop")
+            start_thread(partial(self._stop_alone, previous, deadline), name)
+        else:
+            self._carry_out_stop(previous, deadline)
+
+    def _stop_alone(self, previous: State | None, deadline: Deadline) -> None:
+        try:
+            self._carry_out_stop(previous, deadline)
+        except BaseException:
+            _log.exception("service %s did not stop cleanly", self.service_name)
+
+    def _carry_out_stop(self, previous: State | None, deadline: Deadline) -> None:
+        """Stop what was in the state `previous`, or wait for whoever has that to do."""
+        if previous in (State.PREPARED, State.RUNNING):
+            self._shut_down(deadline)
+        elif not self._died.wait(deadline.remaining()):
+            # A start that does not listen, or another stop that hangs in a hook.
+            _log.error("service %s does not stop in time", self.service_name)
+            self.kill()
+
+    def _shut_down(self, deadline: Deadline) -> None:
+        errors: list[BaseException] = []
+        _log.info("service %s stops", self.service_name)
+        try:
+            self._hooks.run_stopping(self._ordered[::-1], "cancel", errors)
+            self._hooks.run_stopping(self.entrypoints[::-1], "stop", errors)
+            self._workers.close()
+            if self._workers.wait_idle(deadline):
+                self._hooks.run_stopping(self.dependencies[::-1], "stop", errors)
+                self._hooks.run_stopping(self.subextensions[::-1], "stop", errors)
+                self._end_threads()
+            elif not self.being_killed:
+                self._workers.log_stacks()
+                self.kill()
+        except BaseException:
+            self.kill()  # this wait was interrupted, and nobody else would end it
+            raise
+        self._finish_stop()
+        if errors:
+            raise errors[0]
+
+    def _end_threads(self) -> None:
+        self._managed.close()
+        self._managed.join(Deadline(_GRACE_SECONDS))
+        self._workers.shut_down()
+
+    def _finish_stop(self) -> None:
+        if self._life.take(Step.STOPPED) is None:
+            self._died.wait(_KILL_SECONDS)  # killed meanwhile
+        else:
+            _log.info("service %s has stopped", self.service_name)
+            self._die(None)
+
+    # Killing
+
+    def kill(self, exc: Any = None) -> None:
+        """End at once: abandon the workers, close everything, wait for nobody's code.
+
+        Args:
+            exc: an exception (or an exc_info triple), which `wait()` then raises.
+        """
+        error = exc[1] if isinstance(exc, tuple) else exc
+        if self._life.take(Step.KILL) is None:
+            if not self.owns_current_thread():
+                self._died.wait(_KILL_SECONDS)
+            return
+        _log.warning("service %s is killed", self.service_name, exc_info=error)
+        self._end_at_once()
+        self._die(error)
+
+    def _end_at_once(self) -> None:
+        self.stopping.set()
+        self._workers.kill()
+        self._hooks.run_kill()
+        self._managed.close()
+
+    def _die(self, error: BaseException | None) -> None:
+        self._error = error
+        self._traceback = None if error is None else error.__traceback__
+        self._died.set()
+        _alive.discard(self)
+        self.observers.tell(self.observers.on_death, self, error)
+
+    def wait(self) -> None:
+        """Wait until the container has ended, and raise the error that ended it, if one did."""
+        self._died.wait()
+        if self._error is not None:
+            # Each raise adds to the traceback of this one object, so begin from the original.
+            raise self._error.with_traceback(self._traceback)
+
+    # Work
+
+    def spawn_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerContext:
+        """Run a worker on a thread of the pool, and return its context when it has begun.
+
+        Waits while every slot is taken, and until the container is open.
+
+        Raises:
+            WorkerPoolFull: called by a worker of this container while every slot is taken.
+            ContainerStopped: the container stops or has stopped.
+            ContainerBeingKilled: the container was killed.
+            LifecycleError: it was never started, or this is the thread that is starting it.
+        """
+        if self._life.state is not State.RUNNING and self._never_begins():
+            raise self._life.refusal()
+        worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
+        self._workers.spawn(worker_ctx, handle_result, entrypoint.settle)
+        return worker_ctx
+
+    def _never_begins(self) -> bool:
+        state = self._life.state
+        if state is State.STARTING:
+            return self._hooks.run_in_current_thread()  # it would wait for itself
+        return state is State.NEW or self.stopping.is_set()
+
+    def run_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+        settle: Settle | None = None,
+        message: Message | None = None,
+    ) -> WorkerContext:
+        """Run a worker to its end in this thread, which holds a slot; see `containers.worker`.
+
+        `settle` is called in place of the entrypoint's. In a killed container nothing runs, and
+        the context comes back as abandoned.
+        """
+        worker_ctx = WorkerContext(
+            self, None, entrypoint, args, kwargs, context_data, message=message
+        )
+        self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
+        return worker_ctx
+
+    def open_line(self, name: str) -> Line:
+        """Return a new waiting line for one source of work; its owner closes it in `cancel()`."""
+        return self._workers.open_line(name)
+
+    def spawn_managed_thread(
+        self, fn: Callable[[], object], identifier: str | None = None
+    ) -> ManagedThread:
+        """Run `fn` in a thread of its own; an exception that leaves it kills the container.
+
+        Raises:
+            ContainerStopped: the container has stopped.
+            ContainerBeingKilled: the container was killed.
+        """
+        handle = self._managed.spawn(fn, identifier)
+        if handle is None:
+            raise self._life.refusal()
+        return handle
+
+    def _on_thread_error(self, error: BaseException) -> None:
+        name = threading.current_thread().name
+        if self.being_killed or self._died.is_set():
+            _log.error("thread %s failed after its container had ended", name, exc_info=error)
+        else:
+            _log.error("thread %s failed, which ends its container", name)
+            self.kill(error)
+
+    def owns_current_thread(self) -> bool:
+        """Whether the container waits for the calling thread when it stops."""
+        worker_ctx = current_worker.get()
+        return (
+            (worker_ctx is not None and worker_ctx.container is self)
+            or self._workers.owns_current()
+            or self._managed.owns_current()
+            or self._hooks.run_in_current_thread()
+        )
+
+    def __repr__(self) -> str:
+        state = self._life.state.name.lower()
+        return f"<{type(self).__name__} {self.service_name} {state} at {id(self):#x}>"
+
+
+def get_container_cls(config: Mapping[str, Any] | None = None) -> type[ServiceContainer]:
+    """Return the class that SERVICE_CONTAINER_CLS names, `ServiceContainer` if it names none."""
+    config = global_config if config is None else config
+    found: type[ServiceContainer] | None = import_from_path(config.get("SERVICE_CONTAINER_CLS"))
+    return ServiceContainer if found is None else found
+
+
+def new_call_id() -> str:
+    """Return a new unique id."""
+    return new_id()
+
+
+def _kill_alive() -> None:
+    """Kill what still runs when the interpreter ends: connections close, messages go back."""
+    for container in list(_alive):
+        container.kill()
+
+
+atexit.register(_kill_alive)

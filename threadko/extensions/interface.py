@@ -1,0 +1,86 @@
+"""What an extension may use of its container, as a protocol.
+
+The containers stand two floors higher, so they cannot be imported here; extensions are typed
+against this page instead. `run_worker` belongs to threads that hold a slot; everything else may
+be called by any thread.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from threadko.concurrency.slots import Line
+from threadko.concurrency.stopping import StopEvent
+from threadko.concurrency.threads import ManagedThread
+from threadko.extensions.worker import Message, WorkerContext
+
+__all__ = ["Container", "ExcInfo", "HandleResult", "Settle"]
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+#: Makes the outcome of a call, and returns it. It is called a second time, with the error, when
+#: the outcome turns into one later on.
+HandleResult = Callable[[WorkerContext, Any, "ExcInfo | None"], "tuple[Any, ExcInfo | None]"]
+
+#: Lets the outcome leave: reply and ack, HTTP response.
+Settle = Callable[[WorkerContext, Any, "ExcInfo | None"], object]
+
+
+class Container(Protocol):
+    """The container of a service, as its extensions see it."""
+
+    service_cls: type
+    service_name: str
+    max_workers: int
+    serializer: str
+    accept: list[str]
+    parent_calls_tracked: int
+    #: Set when the container begins to stop, or is killed: for the loops of users to leave.
+    stopping: StopEvent
+    #: The bound shared extensions, by sharing key.
+    shared_extensions: dict[Any, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of this container, whether global or its own."""
+
+    @property
+    def being_killed(self) -> bool:
+        """Whether `kill()` was called."""
+
+    def spawn_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerContext:
+        """Run a worker on a thread of the pool, and return when it has begun."""
+
+    def run_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+        settle: Settle | None = None,
+        message: Message | None = None,
+    ) -> WorkerContext:
+        """Run a worker in this thread, which holds a slot, from its beginning to its end."""
+
+    def open_line(self, name: str) -> Line:
+        """Return a new waiting line for one source of work."""
+
+    def spawn_managed_thread(
+        self, fn: Callable[[], object], identifier: str | None = None
+    ) -> ManagedThread:
+        """Run `fn` in a thread of its own; an exception that leaves it kills the container."""
+
+    def stop(self) -> None:
+        """Stop gracefully."""
+
+    def kill(self, exc: Any = None) -> None:
+        """Stop at once, without waiting for anyone's code; `wait()` then raises `exc`."""
