@@ -1,0 +1,485 @@
+"""Requests out and replies in, over one connection.
+
+``CallLink`` is the session of a link with two channels: replies are consumed on the first, and
+requests published on the second, so that one thread sees a request's return, its confirm and its
+reply. Threads that meet here::
+
+    start, wait_up, interrupt, stop, kill, call    any thread
+    everything else                                the link's thread
+
+A call is pending from ``call()`` until somebody pops its entry, see ``calls``. Order of stopping:
+requests that the broker has not confirmed are waited for, both channels are closed, the
+connection follows, and calls that still have no reply fail.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from threadko.amqp.confirms import ConfirmChannel, Outgoing
+from threadko.amqp.connection import Connection
+from threadko.amqp.consume import ConsumerChannel
+from threadko.amqp.link import Link
+from threadko.amqp.message import (
+    Delivery,
+    Properties,
+    check_sendable,
+    decode_properties,
+    encode_properties,
+    find_correlation_id,
+)
+from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.topology import Step, Steps, run_steps
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.timers import Timer
+from threadko.context import encode_headers, new_id
+from threadko.exceptions import (
+    BrokerRefused,
+    ContainerStopped,
+    DecodeError,
+    PublishFailed,
+    RemoteError,
+    ReplyQueueExpiredWithPendingReplies,
+    RpcTimeout,
+    ThreadkoError,
+    UnknownService,
+    WorkerKilled,
+)
+from threadko.rpc.calls import Failure, PendingCalls, RawReply, RpcCall
+from threadko.rpc.protocol import parse_reply, reply_queue, request_body, rpc_exchange
+from threadko.serialization import Encoded, decode, encode
+
+__all__ = ["CallLink", "Request", "start_call"]
+
+_log = logging.getLogger(__name__)
+
+_REPLIES, _REQUESTS, _CHECK = 1, 2, 3  # the numbers of the channels
+
+
+class Request(Outgoing):
+    """A request on its way, and the call that waits for its reply."""
+
+    __slots__ = (
+        "call",
+        "call_link",
+        "confirm_timer",
+        "confirms_before",
+        "expires_at",
+        "generation",
+        "reply_timer",
+        "service",
+        "timeout",
+    )
+
+    call: RpcCall
+    call_link: "CallLink"
+
+    def __init__(
+        self,
+        *,
+        exchange: str,
+        service: str,
+        method: str,
+        header: bytes,
+        body: bytes,
+        message_id: str,
+        timeout: float | None,
+    ) -> None:
+        super().__init__(
+            exchange=exchange,
+            routing_key=f"{service}.{method}",
+            header=header,
+            body=body,
+            mandatory=True,
+            message_id=message_id,
+        )
+        self.service = service
+        self.timeout = timeout
+        self.expires_at = Deadline(timeout).expires_at
+        self.reply_timer: Timer | None = None
+        self.confirm_timer: Timer | None = None
+        self.generation = 0  # of the link when it was last written; 0: not yet
+        self.confirms_before = 0  # that had come when it was last written
+
+    def on_written(self) -> None:
+        """Remember when, for whoever must judge why its confirm does not come."""
+        self.call_link.note_written(self)
+
+    def on_confirmed(self) -> None:
+        """The broker has it; its reply may take its time."""
+        self.call_link.cancel_confirm_timer(self)
+
+    def on_returned(self, code: int, text: str) -> None:
+        """There is no queue for that service."""
+        service = self.service
+        self.call_link.fail(self, lambda: UnknownService(service))
+
+    def on_failed(self, error: Exception) -> None:
+        """The broker refused it."""
+        target = self.routing_key
+        self.call_link.fail(
+            self, lambda: PublishFailed(f"the broker did not take the request to {target}: {error}")
+        )
+
+
+class CallLink:
+    """A caller's connection: sends its requests and finds the calls that replies belong to.
+
+    Args:
+        parameters: the broker.
+        name: of the connection's thread.
+        caller: the name in the reply queue's name.
+        exchange: name of the RPC exchange.
+        publish_timeout: seconds within which the broker must confirm a request.
+        max_message_size: bytes that the body of a request may have.
+    """
+
+    def __init__(
+        self,
+        parameters: BrokerParameters,
+        *,
+        name: str,
+        caller: str,
+        exchange: str,
+        publish_timeout: float,
+        max_message_size: int,
+    ) -> None:
+        self.reply_key = new_id()
+        self._exchange = rpc_exchange(exchange)
+        self._publish_timeout = publish_timeout
+        self._max_message_size = max_message_size
+        self._pending = PendingCalls()
+        self._link = Link(parameters, name=name, session=self)
+
+        # Touched by the link's thread alone.
+        self._requests_by_id: dict[str, Request] = {}  # sent or to be sent, and not answered
+        self._last_reply = 0  # delivery tag
+        self._acked = 0
+        self._finishing = False
+        self._replies = ConsumerChannel(
+            self._link,
+            _REPLIES,
+            reply_queue(caller, self.reply_key, self._exchange),
+            prefetch=0,
+            on_delivery=self._on_reply,
+            on_ready=self._replies_ready,
+            on_closed=self._channel_closed,
+            on_cancelled=self._queue_lost,
+        )
+        self._replies.consume()
+        self._requests = ConfirmChannel(
+            self._link, _REQUESTS, declare=[self._exchange], on_ready=self._link.came_up
+        )
+
+    # Any thread
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for a reply."""
+        return len(self._pending)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection stands and replies are consumed."""
+        return self._link.is_up
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._link.start()
+
+    def wait_up(self, deadline: Deadline) -> None:
+        """Wait until the connection stands; raises as ``Link.wait_up`` does."""
+        self._link.wait_up(deadline)
+
+    def interrupt(self) -> None:
+        """Let ``wait_up`` give up."""
+        self._link.interrupt()
+
+    def stop(self, timeout: float) -> None:
+        """Flush requests, close the connection, and fail the calls that have no reply by then."""
+        self._link.stop(timeout)
+        self._pending.close(_stopped)
+
+    def kill(self) -> None:
+        """Drop the connection and raise ``WorkerKilled`` in all who wait for a reply."""
+        self._link.kill()
+        self._pending.close(_killed)
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        encoded: Encoded,
+        headers: dict[str, Any],
+        *,
+        decode: Callable[[RawReply], Any],
+        timeout: float | None,
+    ) -> RpcCall:
+        """Send a request and return the call that waits for its reply.
+
+        Args:
+            timeout: seconds for the whole call, or None; the request itself expires with it, so
+                that a service does not do what nobody waits for.
+
+        Raises:
+            EncodeError: the request cannot be sent as it is.
+            RuntimeError: called on the connection's own thread, which must never wait for itself.
+        """
+        if self._link.owns_this_thread():
+            raise RuntimeError("a call on the connection's own thread would wait for itself")
+        correlation_id = new_id()
+        header = encode_properties(
+            Properties(
+                content_type=encoded.content_type,
+                content_encoding=encoded.content_encoding,
+                headers=headers,
+                delivery_mode=2,
+                priority=0,
+                correlation_id=correlation_id,
+                reply_to=self.reply_key,
+                expiration=None if timeout is None else str(max(0, int(timeout * 1000))),
+                message_id=correlation_id,
+            )
+        )
+        request = Request(
+            exchange=self._exchange.name,
+            service=service,
+            method=method,
+            header=header,
+            body=encoded.body,
+            message_id=correlation_id,
+            timeout=timeout,
+        )
+        check_sendable(
+            header,
+            encoded.body,
+            self._link.frame_max,
+            self._max_message_size,
+            exchange=request.exchange,
+            routing_key=request.routing_key,
+        )
+        call = RpcCall(
+            correlation_id,
+            request.routing_key,
+            decode=decode,
+            forget=lambda: self._forget(request),
+        )
+        request.call = call
+        request.call_link = self
+        self._pending.add(call)
+        if not self._link.post(partial(self._send, request)):
+            self._pending.pop(correlation_id)
+            raise ContainerStopped("the client is stopped")
+        return call
+
+    def _forget(self, request: Request) -> bool:
+        if self._pending.pop(request.call.correlation_id) is None:
+            return False
+        self._link.post(partial(self._clear, request))
+        return True
+
+    # The link's thread: the session
+
+    def begin(self, connection: Connection) -> None:
+        """Check on the reply queue if replies are due, then open both channels."""
+        self._last_reply = self._acked = 0
+        if any(request.generation for request in self._requests_by_id.values()):
+            connection.open_channel(
+                _CHECK,
+                self._replies,
+                on_open=lambda channel: run_steps(self._check_queue(channel, connection)),
+                on_close=lambda _, reason: self._check_failed(connection, reason),
+            )
+        else:
+            self._replies.open(connection)
+
+    def end(self, error: ThreadkoError) -> None:
+        """Keep what may be written again for the next connection."""
+        self._replies.detach()
+        self._requests.detach(error)
+
+    def turn(self) -> None:
+        """Acknowledge all replies of this turn at once."""
+        if self._last_reply != self._acked and self._replies.is_open:
+            self._acked = self._last_reply
+            self._replies.ack_up_to(self._acked)
+
+    def finish(self) -> None:
+        """Wait for the confirms of what was sent, then close."""
+        self._finishing = True
+        self._requests.drain(
+            lambda: self._requests.close(lambda: self._replies.close(self._link.finished))
+        )
+
+    def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
+        """Fail all calls: no reply will come."""
+        self._requests_by_id.clear()
+        if isinstance(error, BrokerRefused):
+            reason = str(error)
+            self._pending.close(lambda: BrokerRefused(reason))
+        else:
+            self._pending.close(_stopped)
+        self._requests.abandon(_stopped)
+
+    # The link's thread: requests and replies
+
+    def note_written(self, request: Request) -> None:
+        """``request`` is in the write buffer."""
+        request.generation = self._link.generation
+        request.confirms_before = self._requests.confirms
+
+    def cancel_confirm_timer(self, request: Request) -> None:
+        """``request`` is confirmed."""
+        if request.confirm_timer is not None:
+            self._link.cancel_timer(request.confirm_timer)
+            request.confirm_timer = None
+
+    def fail(self, request: Request, failure: Failure) -> None:
+        """End the call of ``request`` with an error, unless it has ended already."""
+        call = self._pending.pop(request.call.correlation_id)
+        self._clear(request)
+        if call is not None:
+            call.resolve(failure)
+
+    def _send(self, request: Request) -> None:
+        if request.call.done():  # cancelled before it came this far
+            return
+        self._requests_by_id[request.call.correlation_id] = request
+        if request.expires_at is not None:
+            request.reply_timer = self._link.call_at(
+                request.expires_at, partial(self._reply_overdue, request)
+            )
+        request.confirm_timer = self._link.call_at(
+            time.monotonic() + self._publish_timeout, partial(self._confirm_overdue, request)
+        )
+        self._requests.send(request)
+
+    def _clear(self, request: Request) -> None:
+        """The call has ended: nothing more is to be done for its request."""
+        self._requests_by_id.pop(request.call.correlation_id, None)
+        self._requests.forget(request)
+        self.cancel_confirm_timer(request)
+        if request.reply_timer is not None:
+            self._link.cancel_timer(request.reply_timer)
+            request.reply_timer = None
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        self._last_reply = delivery.tag
+        correlation_id = find_correlation_id(delivery.header)
+        call = None if correlation_id is None else self._pending.pop(correlation_id)
+        if correlation_id is None or call is None:
+            _log.debug("a reply that nobody waits for: correlation id %s", correlation_id)
+            return
+        request = self._requests_by_id.get(correlation_id)
+        if request is not None:
+            self._clear(request)
+        call.resolve(RawReply(delivery.header, delivery.body))
+
+    def _reply_overdue(self, request: Request) -> None:
+        target, timeout = request.routing_key, request.timeout
+        self.fail(request, lambda: RpcTimeout(f"{target} did not answer within {timeout} s"))
+
+    def _confirm_overdue(self, request: Request) -> None:
+        request.confirm_timer = None
+        seconds, target = self._publish_timeout, request.routing_key
+        self.fail(
+            request,
+            lambda: PublishFailed(
+                f"the broker did not confirm the request to {target} within {seconds} s;"
+                " whether it arrived is unknown"
+            ),
+        )
+        # A broker that confirms others is alive, and one that blocks publishers says so. Only
+        # silence means a dead link, and only if it is still the link that the request went to.
+        connection = self._link.connection
+        if (
+            connection is not None
+            and request.generation == self._link.generation
+            and request.confirms_before == self._requests.confirms
+            and not connection.blocked
+        ):
+            self._link.reset(PublishFailed("the broker confirms nothing"))
+
+    # The link's thread: channels
+
+    def _replies_ready(self) -> None:
+        connection = self._link.connection
+        if connection is not None and not self._requests.is_open:
+            self._requests.open(connection)
+
+    def _channel_closed(self, reason: BaseException) -> None:
+        self._link.reset(reason if isinstance(reason, Exception) else RuntimeError(repr(reason)))
+
+    def _check_queue(self, channel: Any, connection: Connection) -> Steps:
+        declare: Step = lambda done: channel.queue_declare(  # noqa: E731 - typed for mypy
+            self._replies.queue.name, passive=True, callback=done
+        )
+        yield declare
+        self._replies.open(connection)
+        channel.close()
+
+    def _check_failed(self, connection: Connection, reason: BaseException) -> None:
+        if getattr(reason, "reply_code", None) == 404 and connection.is_open:
+            self._queue_lost()
+            self._replies.open(connection)
+
+    def _queue_lost(self) -> None:
+        """The reply queue is gone, and with it every reply that was in it or on its way."""
+        lost = [request for request in self._requests_by_id.values() if request.generation]
+        if not lost:
+            return
+        ids = ", ".join(request.call.correlation_id for request in lost)
+        _log.warning("%s: the reply queue was lost with %d replies due", self._link.name, len(lost))
+        for request in lost:
+            self.fail(
+                request,
+                lambda: ReplyQueueExpiredWithPendingReplies(
+                    f"the reply queue is gone, and with it the replies to: {ids}"
+                ),
+            )
+
+
+def start_call(
+    link: CallLink,
+    serializer: str,
+    accept: Collection[str],
+    get_context: Callable[[], Mapping[str, Any]],
+    service: str,
+    method: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    timeout: float | None,
+) -> RpcCall:
+    """Encode a request in the caller's thread and send it; see ``CallLink.call``."""
+
+    def decode_reply(reply: RawReply) -> Any:
+        try:
+            properties = decode_properties(reply.header)
+        except ValueError as error:
+            raise RemoteError("MalformedReply", str(error)) from error
+        try:
+            body = decode(
+                reply.body, properties.content_type, properties.content_encoding, accept
+            )
+        except DecodeError as error:
+            raise RemoteError("MalformedReply", str(error)) from error
+        return parse_reply(body)
+
+    return link.call(
+        service,
+        method,
+        encode(serializer, request_body(args, kwargs)),
+        encode_headers(get_context()),
+        decode=decode_reply,
+        timeout=timeout,
+    )
+
+
+def _stopped() -> Exception:
+    return ContainerStopped("stopped before the reply came")
+
+
+def _killed() -> BaseException:
+    return WorkerKilled("killed while waiting for a reply")

@@ -1,0 +1,338 @@
+"""The ``rpc`` entrypoint: requests become workers, and their outcome a reply.
+
+Threads that meet here: the connection thread puts each request into the container's waiting line
+and does nothing else with it. All the rest of a request's life is in one worker thread: decoding,
+finding the method, the worker itself, encoding the reply, and handing it over with the
+acknowledgement. A request is settled exactly once, whatever happens on the way; that of an
+abandoned worker is left to the broker, which gives it to somebody else.
+
+Order of stopping: ``RpcConsumer.cancel`` (no more requests, those that wait go back), the workers
+end and settle, ``RpcConsumer.stop`` (flush and close).
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from threadko.amqp.message import Delivery, Properties, check_sendable, encode_properties
+from threadko.amqp.parameters import BrokerParameters
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.slots import Line
+from threadko.concurrency.threads import thread_name
+from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
+from threadko.context import decode_headers
+from threadko.exceptions import (
+    DecodeError,
+    EncodeError,
+    MalformedRequest,
+    MethodNotFound,
+    UnserializableValueError,
+)
+from threadko.extensions import (
+    Entrypoint,
+    ExcInfo,
+    ProviderCollector,
+    SharedExtension,
+    WorkerContext,
+)
+from threadko.rpc.protocol import (
+    parse_request,
+    reply_body,
+    request_queue,
+    rpc_exchange,
+)
+from threadko.rpc.requests import Reply, RequestLink
+from threadko.serialization import Encoded, decode, encode_as
+
+__all__ = ["Rpc", "RpcConsumer", "RpcMessage", "rpc"]
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_SECONDS = 5.0  # for flushing and closing when all workers have ended
+_FALLBACK_CONTENT_TYPE = "application/json"
+
+
+class RpcMessage:
+    """One request, with the reply that it gets. Belongs to its worker's thread."""
+
+    __slots__ = ("delivery", "headers", "properties", "reply", "settled")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.properties: Properties = delivery.properties
+        self.headers: Mapping[str, Any] = self.properties.headers or {}
+        self.reply: Reply | None = None
+        self.settled = False
+
+    @property
+    def routing_key(self) -> str:
+        """``service.method`` of the request."""
+        return self.delivery.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker may have delivered this request before."""
+        return self.delivery.redelivered
+
+    @property
+    def message_id(self) -> str | None:
+        """The id that the sender gave it."""
+        return self.properties.message_id
+
+
+class RpcConsumer(ProviderCollector, SharedExtension):
+    """Takes the requests of one service, shared by all its ``rpc`` methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_routing_key: dict[str, Rpc] = {}  # replaced, never changed: workers read it
+        self._closers: list[Callable[[], object]] = []  # what kill() is to do, as far as set up
+
+    def setup(self) -> None:
+        """Read the configuration and open a waiting line."""
+        container = self.container
+        broker = BrokerSettings.from_config(container.config)
+        workers = ContainerSettings.from_config(container.config)
+        rpc_settings = RpcSettings.from_config(container.config)
+        self._start_timeout = broker.start_timeout
+        self._max_message_size = broker.max_message_size
+        self._accept = workers.accept
+        self._exchange = rpc_exchange(rpc_settings.exchange)
+        self._line: Line = container.open_line("rpc")
+        self._link = RequestLink(
+            BrokerParameters.from_uri(
+                broker.uri,
+                heartbeat=broker.heartbeat,
+                connection_name=f"threadko {container.service_name} rpc",
+            ),
+            name=thread_name(container.service_name, "rpc"),
+            queue=request_queue(
+                container.service_name, self._exchange, rpc_settings.queue_arguments
+            ),
+            prefetch=workers.prefetch_count,
+            on_request=self._take,
+        )
+        self._closers = [self._line.close, self._link.kill]
+
+    def start(self) -> None:
+        """Begin to connect and declare."""
+        self._link.start()
+
+    def ready(self) -> None:
+        """Wait for the connection."""
+        with self.container.stopping.calling(self._link.interrupt):
+            self._link.wait_up(Deadline(self._start_timeout))
+
+    def open(self) -> None:
+        """Begin to consume."""
+        self._link.open()
+
+    def cancel(self) -> None:
+        """Take no more requests, and give back those that no worker has begun."""
+        self._link.cancel()
+        for job in self._line.close():
+            if isinstance(job, partial):
+                self._link.requeue(*job.args)
+
+    def stop(self) -> None:
+        """Flush replies and acknowledgements, and close the connection."""
+        self._link.stop(_CLOSE_SECONDS)
+
+    def kill(self) -> None:
+        """Drop the connection: the broker gives the requests to somebody else."""
+        for close in self._closers:
+            close()
+
+    def register_provider(self, provider: "Rpc") -> None:
+        """Answer for one more method."""
+        super().register_provider(provider)
+        self._by_routing_key = {
+            f"{self.container.service_name}.{rpc.method_name}": rpc for rpc in self.providers
+        }
+
+    def get_provider_for_method(self, routing_key: str) -> "Rpc":
+        """Return the entrypoint for ``service.method``; ``MethodNotFound`` if there is none."""
+        try:
+            return self._by_routing_key[routing_key]
+        except KeyError:
+            raise MethodNotFound(routing_key.rpartition(".")[2]) from None
+
+    def handle_message(self, message: RpcMessage) -> None:
+        """Decode a request and hand it to its method's entrypoint; runs in a worker thread."""
+        properties = message.properties
+        try:
+            body = decode(
+                message.delivery.body,
+                properties.content_type,
+                properties.content_encoding,
+                self._accept,
+            )
+        except DecodeError as error:
+            raise MalformedRequest(str(error)) from error
+        self.get_provider_for_method(message.routing_key).handle_message(body, message)
+
+    def handle_result(
+        self, message: RpcMessage, result: Any, exc_info: ExcInfo | None
+    ) -> tuple[Any, ExcInfo | None]:
+        """Encode the outcome as the reply to ``message``; it leaves when that is settled.
+
+        A result that cannot be encoded makes the outcome an ``UnserializableValueError``.
+        """
+        error = None if exc_info is None else exc_info[1]
+        if not message.properties.reply_to:
+            return result, exc_info
+        try:
+            message.reply = self._make_reply(message, result, error)
+        except EncodeError as cause:
+            refused: Exception = cause
+            if error is None and not isinstance(cause, _TooLarge):
+                refused = UnserializableValueError(result)
+                refused.__cause__ = cause
+            exc_info = (type(refused), refused, cause.__traceback__)
+            result = None
+            message.reply = self._make_error_reply(message, refused)
+        return result, exc_info
+
+    def settle(self, message: RpcMessage) -> None:
+        """Send the reply and acknowledge the request."""
+        if not message.settled:
+            message.settled = True
+            self._link.settle(message.delivery, message.reply)
+
+    def _take(self, delivery: Delivery) -> None:
+        self._line.put(partial(self._work, delivery))
+
+    def _work(self, delivery: Delivery) -> None:
+        """One request's life, in a worker thread that holds a slot."""
+        try:
+            message = RpcMessage(delivery)
+        except ValueError as error:
+            # Its reply_to is among what cannot be read, so nobody can be told.
+            _log.error("a request to %s was dropped: %s", delivery.routing_key, error)
+            self._link.reject(delivery)
+            return
+        try:
+            self.handle_message(message)
+        except Exception as error:
+            _log.warning("a request to %s was refused: %s", message.routing_key, error)
+            self.handle_result(message, None, (type(error), error, error.__traceback__))
+        finally:
+            if not self.container.being_killed:
+                self.settle(message)
+
+    def _make_reply(self, message: RpcMessage, result: Any, error: BaseException | None) -> Reply:
+        content_type = message.properties.content_type or _FALLBACK_CONTENT_TYPE
+        body = reply_body(result, error)
+        try:
+            encoded = encode_as(content_type, body)
+        except EncodeError:
+            if error is None:
+                raise
+            # The request came in a type that we cannot write, and may be refused for just that.
+            encoded = encode_as(_FALLBACK_CONTENT_TYPE, body)
+        return self._pack(message, encoded, partial(self._make_error_reply, message))
+
+    def _make_error_reply(self, message: RpcMessage, error: Exception) -> Reply:
+        text = str(error)
+        short = type(error)(text) if len(text) > 1000 else error
+        encoded = encode_as(_FALLBACK_CONTENT_TYPE, reply_body(None, short))
+        return self._pack(message, encoded, None)
+
+    def _pack(
+        self,
+        message: RpcMessage,
+        encoded: Encoded,
+        substitute: Callable[[Exception], Reply] | None,
+    ) -> Reply:
+        header = encode_properties(
+            Properties(
+                content_type=encoded.content_type,
+                content_encoding=encoded.content_encoding,
+                headers={},
+                delivery_mode=2,
+                priority=0,
+                correlation_id=message.properties.correlation_id,
+            )
+        )
+        reply_to = message.properties.reply_to or ""
+        try:
+            check_sendable(
+                header,
+                encoded.body,
+                self._link.frame_max,
+                self._max_message_size,
+                exchange=self._exchange.name,
+                routing_key=reply_to,
+            )
+        except EncodeError as error:
+            raise _TooLarge(str(error)) from error
+        return Reply(
+            exchange=self._exchange.name,
+            routing_key=reply_to,
+            header=header,
+            body=encoded.body,
+            substitute=substitute,
+        )
+
+
+class _TooLarge(EncodeError):
+    """The reply can be encoded, but not sent."""
+
+
+class Rpc(Entrypoint):
+    """A method that is called over the broker; see ``rpc``.
+
+    Override ``handle_result`` to see or change the outcome before it is encoded, ``settle`` to do
+    something when it leaves.
+    """
+
+    rpc_consumer = RpcConsumer()
+
+    def setup(self) -> None:
+        """Register with the consumer of the service."""
+        self.rpc_consumer.register_provider(self)
+
+    def stop(self) -> None:
+        """The consumer has closed its door already: it answers for all methods or for none."""
+        self.rpc_consumer.unregister_provider(self)
+
+    def handle_message(self, body: Any, message: RpcMessage) -> None:
+        """Check a request and run a worker for it, in the thread that called.
+
+        Raises:
+            MalformedRequest: the body holds no arguments.
+            IncorrectSignature: they do not fit the method.
+        """
+        args, kwargs = parse_request(body)
+        self.check_signature(args, kwargs)
+        self.container.run_worker(
+            self,
+            args,
+            kwargs,
+            context_data=decode_headers(message.headers),
+            handle_result=partial(self.handle_result, message),
+            settle=self.settle,
+            message=message,
+        )
+
+    def handle_result(
+        self,
+        message: RpcMessage,
+        worker_ctx: WorkerContext,
+        result: Any = None,
+        exc_info: ExcInfo | None = None,
+    ) -> tuple[Any, ExcInfo | None]:
+        """Encode the outcome; returns the outcome that the dependencies see."""
+        return self.rpc_consumer.handle_result(message, result, exc_info)
+
+    def settle(
+        self, worker_ctx: WorkerContext, result: Any = None, exc_info: ExcInfo | None = None
+    ) -> None:
+        """Let the reply leave, with the acknowledgement; called after every ``worker_result``."""
+        message = worker_ctx.message
+        if isinstance(message, RpcMessage):
+            self.rpc_consumer.settle(message)
+
+
+rpc = Rpc.decorator

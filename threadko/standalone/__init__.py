@@ -1,0 +1,1 @@
+"""Reaching services from programs that are no services."""
