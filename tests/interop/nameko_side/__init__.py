@@ -1,0 +1,1 @@
+"""What runs in nameko's own virtual environment; nothing here may import threadko."""

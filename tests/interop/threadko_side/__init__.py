@@ -1,0 +1,1 @@
+"""What runs in a threadko process; nothing here may import nameko."""
