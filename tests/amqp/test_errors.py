@@ -33,7 +33,8 @@ def open_error(text, code=530):
     return pika.exceptions.ProbableAccessDeniedError(repr(CONNECTION(code, text)))
 
 
-# All texts are those of RabbitMQ 3.10, by experiment.
+# Texts of RabbitMQ 3.10, by experiment; those of a node or vhost that is down, of a consumer's
+# timeout, of sizes and of unknown delivery tags are from its documentation and sources.
 PERMANENT = [
     (
         login_error(

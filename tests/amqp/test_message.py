@@ -12,6 +12,7 @@ from threadko.amqp.message import (
     check_sendable,
     decode_properties,
     encode_properties,
+    find_correlation_id,
     parse_deliver,
     parse_return,
     publish_frames,
@@ -73,6 +74,25 @@ def test_correlation_id_that_is_no_utf8_is_echoed_exactly():
     assert encode_properties(decode_properties(raw)) == raw
 
 
+@pytest.mark.parametrize("values", CASES, ids="-".join)
+def test_correlation_id_is_found_without_decoding_the_rest(values):
+    header = encode_properties(Properties(**values))
+    assert find_correlation_id(header) == values.get("correlation_id")
+
+
+def test_correlation_id_is_found_behind_headers_that_cannot_be_decoded():
+    header = b"\x24\x00" + b"\0\0\0\3???" + b"\2id"
+    assert find_correlation_id(header) == "id"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\x04", b"\x04\x00", b"\x04\x00\x05abc", b"\x24\x00\xff\xff\xff\xff\2id", b"\xff\xff"],
+)
+def test_no_correlation_id_is_found_in_malformed_properties(raw):
+    assert find_correlation_id(raw) is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -129,11 +149,12 @@ def test_mutated_properties_raise_nothing_but_value_error():
         for _ in range(chance.randint(1, 4)):
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         del raw[chance.randint(1, len(raw)) :]
+        found = find_correlation_id(bytes(raw))
         try:
             properties = decode_properties(bytes(raw))
         except ValueError:
             continue
-        assert isinstance(properties, Properties)
+        assert properties.correlation_id == found
 
 
 def make_delivery(header):

@@ -25,7 +25,7 @@ from pika.exceptions import AMQPError
 
 from tests.support.timing import TIMEOUT
 
-__all__ = ["Broker", "NoBroker", "RabbitNode", "find_broker", "find_server", "is_reachable"]
+__all__ = ["Broker", "NoBrokerError", "RabbitNode", "find_broker", "find_server", "is_reachable"]
 
 DEFAULT_URI = "amqp://guest:guest@localhost:5672/"
 
@@ -55,7 +55,7 @@ rm -rf -- "$folder"
 AnyBroker = TypeVar("AnyBroker", bound="Broker")
 
 
-class NoBroker(Exception):
+class NoBrokerError(Exception):
     """There is no broker to be had; the text says how to get one."""
 
 
@@ -169,7 +169,7 @@ class RabbitNode(Broker):
     def _find_port_mapper(self) -> str:
         found = shutil.which("epmd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/bin")
         if found is None:
-            raise NoBroker("no epmd on the PATH: it is a part of Erlang, as RabbitMQ needs it")
+            raise NoBrokerError("no epmd on the PATH: it is a part of Erlang, as RabbitMQ needs it")
         return found
 
     def _spawn(self, command: list[str]) -> "subprocess.Popen[bytes]":
@@ -275,18 +275,18 @@ def wait_reachable(uri: str, node: "subprocess.Popen[bytes]", timeout: float) ->
 def find_broker() -> Broker:
     """Return the broker named by AMQP_URI, else the one on this machine, else a node just started.
 
-    The caller closes it. Raises `NoBroker`.
+    The caller closes it. Raises `NoBrokerError`.
     """
     named = os.environ.get("AMQP_URI")
     if named:
         if not is_reachable(named):
-            raise NoBroker("the broker that AMQP_URI names does not answer, or does not let us in")
+            raise NoBrokerError("the broker that AMQP_URI names does not answer or refuses us")
         return Broker(named)
     if is_reachable(DEFAULT_URI):
         return Broker(DEFAULT_URI)
     server = find_server()
     if server is None:
-        raise NoBroker(HOW_TO_GET_ONE)
+        raise NoBrokerError(HOW_TO_GET_ONE)
     node = RabbitNode(server)
     try:
         node.start()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from tests.support.broker import NoBroker, RabbitNode, find_broker
+from tests.support.broker import NoBrokerError, RabbitNode, find_broker
 
 __all__ = ["main"]
 
@@ -25,7 +25,7 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _leave)
     try:
         broker = find_broker()
-    except (NoBroker, RuntimeError) as error:
+    except (NoBrokerError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return NO_BROKER
     with broker:

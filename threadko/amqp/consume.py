@@ -141,9 +141,7 @@ class ConsumerChannel(ChannelHandler):
         body: bytes,
     ) -> None:
         """Pass a message on; one that comes after cancelling goes back at once."""
-        delivery = Delivery(
-            self.generation, tag, redelivered, exchange, routing_key, header, body
-        )
+        delivery = Delivery(self.generation, tag, redelivered, exchange, routing_key, header, body)
         self.unsettled += 1
         if self._consuming:
             self._on_delivery(delivery)

@@ -139,7 +139,8 @@ def _read_heartbeat(query: str, default: int) -> int:
     options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     text = options.pop("heartbeat", None)
     if options:
-        raise _refuse(f"unknown option {min(options)[:40]!r}, only heartbeat can be given there")
+        # Not quoted: where the @ was forgotten, what follows a ? may be a piece of the password.
+        raise _refuse("it has an unknown option, only heartbeat can be given after the ?")
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 5):

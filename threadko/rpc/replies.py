@@ -204,8 +204,9 @@ class CallLink:
 
     def kill(self) -> None:
         """Drop the connection and raise ``WorkerKilled`` in all who wait for a reply."""
-        self._link.kill()
+        # In this order: the link's thread fails what it finds waiting as merely stopped.
         self._pending.close(_killed)
+        self._link.kill()
 
     def call(
         self,
@@ -460,9 +461,7 @@ def start_call(
         except ValueError as error:
             raise RemoteError("MalformedReply", str(error)) from error
         try:
-            body = decode(
-                reply.body, properties.content_type, properties.content_encoding, accept
-            )
+            body = decode(reply.body, properties.content_type, properties.content_encoding, accept)
         except DecodeError as error:
             raise RemoteError("MalformedReply", str(error)) from error
         return parse_reply(body)

@@ -186,7 +186,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             message.reply = self._make_reply(message, result, error)
         except EncodeError as cause:
             refused: Exception = cause
-            if error is None and not isinstance(cause, _TooLarge):
+            if error is None and not isinstance(cause, _TooLargeError):
                 refused = UnserializableValueError(result)
                 refused.__cause__ = cause
             exc_info = (type(refused), refused, cause.__traceback__)
@@ -266,7 +266,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
                 routing_key=reply_to,
             )
         except EncodeError as error:
-            raise _TooLarge(str(error)) from error
+            raise _TooLargeError(str(error)) from error
         return Reply(
             exchange=self._exchange.name,
             routing_key=reply_to,
@@ -276,7 +276,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         )
 
 
-class _TooLarge(EncodeError):
+class _TooLargeError(EncodeError):
     """The reply can be encoded, but not sent."""
 
 
