@@ -170,23 +170,13 @@ class ServiceRunner:
     def _on_each(
         containers: Iterable[ServiceContainer], call: Callable[[ServiceContainer], object]
     ) -> None:
-        """Call with each container, side by side; raise the error that came first."""
-        errors: list[BaseException] = []
-
-        def run(container: ServiceContainer) -> None:
-            try:
-                call(container)
-            except BaseException as error:
-                errors.append(error)
-
+        """Call with each container, side by side."""
         threads = [
-            start_thread(partial(run, container), thread_name(container.service_name, "runner"))
+            start_thread(partial(call, container), thread_name(container.service_name, "runner"))
             for container in containers
         ]
         for thread in threads:
             thread.join()
-        if errors:
-            raise errors[0]
 
 
 def _callers_first(containers: Iterable[ServiceContainer]) -> Iterator[list[ServiceContainer]]:

@@ -23,10 +23,13 @@ from threadko.amqp.entities import Exchange
 from threadko.amqp.link import Link
 from threadko.amqp.message import decode_properties, publish_frames
 from threadko.amqp.topology import Steps, declare_exchange, run_steps
+from threadko.concurrency.timers import Timer
 
 __all__ = ["ConfirmChannel", "Outgoing"]
 
 _log = logging.getLogger(__name__)
+
+_MISSING = 404
 
 
 class Outgoing:
@@ -121,6 +124,7 @@ class ConfirmChannel(ChannelHandler):
         self._suspects: deque[Outgoing] = deque()  # written again one at a time
         self._suspect: Outgoing | None = None  # the one that is on its way alone
         self._closing: Callable[[], None] | None = None
+        self._reopening: Timer | None = None
         self._on_drained: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -153,7 +157,8 @@ class ConfirmChannel(ChannelHandler):
         """The connection is gone: keep what may be written again, fail what may not."""
         self._channel = None
         self._ready = False
-        unknown = [*self._suspects, *self._unconfirmed.values()]
+        self._do_not_reopen()
+        unknown = [*self._unconfirmed.values(), *self._suspects]  # in the order of sending
         self._suspects.clear()
         self._suspect = None
         self._unconfirmed.clear()
@@ -171,7 +176,7 @@ class ConfirmChannel(ChannelHandler):
 
     def abandon(self, make_error: Callable[[], Exception]) -> None:
         """Fail everything that is not settled, each message with an error of its own."""
-        left = [*self._suspects, *self._unconfirmed.values(), *self._backlog]
+        left = [*self._unconfirmed.values(), *self._suspects, *self._backlog]
         self._suspects.clear()
         self._suspect = None
         self._unconfirmed.clear()
@@ -200,12 +205,16 @@ class ConfirmChannel(ChannelHandler):
 
     def close(self, done: Callable[[], None]) -> None:
         """Close the channel; ``done`` is called when the broker has confirmed that it did."""
-        if self._channel is None or not self._channel.is_open:
+        self._do_not_reopen()
+        channel = self._channel
+        if channel is None or channel.is_closed or channel.is_closing:
             done()
             return
         self._closing = done
         self._ready = False
-        self._channel.close()
+        if channel.is_open:
+            channel.close()
+        # else when it has opened: until the broker has answered, its number is in use
 
     # What the connection calls
 
@@ -235,13 +244,16 @@ class ConfirmChannel(ChannelHandler):
             return
         # Its confirm follows at once, so it is among the oldest: the search ends soon.
         for message in self._unconfirmed.values():
-            if message.message_id == message_id:
+            if message.mandatory and message.message_id == message_id:
                 if not message.settled:
                     message.on_returned(code, text)
                 return
 
     def _opened(self, channel: Channel) -> None:
-        run_steps(self._prepare(channel))
+        if self._closing is not None:
+            channel.close()
+            return
+        run_steps(self._prepare(channel), channel)
 
     def _prepare(self, channel: Channel) -> Steps:
         # The answers to its confirms come through on_confirm.
@@ -275,25 +287,43 @@ class ConfirmChannel(ChannelHandler):
             else:
                 self._link.reset(error)
             return
-        if getattr(error, "reply_code", None) in self._concerns_all:
+        code = getattr(error, "reply_code", None)
+        missing = code == _MISSING and bool(self._declare)  # ours: declaring it again may help
+        if code in self._concerns_all and not missing:
             self.abandon(lambda: error)
             self._check_drained()
             return
-        self._refused(error)
-        self.open(connection)
+        self._refused(error, missing)
+        # Not now: after this callback pika forgets the channel of this number, even a new one.
+        self._reopening = self._link.call_at(0.0, self._reopen)
 
-    def _refused(self, error: Exception) -> None:
+    def _reopen(self) -> None:
+        self._reopening = None
+        connection = self._link.connection
+        if connection is not None and connection.is_open and self._channel is None:
+            self.open(connection)
+
+    def _do_not_reopen(self) -> None:
+        if self._reopening is not None:
+            self._link.cancel_timer(self._reopening)
+            self._reopening = None
+
+    def _refused(self, error: Exception, missing: bool) -> None:
         """The broker closed the channel over one of the messages on it."""
         culprit, self._suspect = self._suspect, None
-        written = [m for m in self._unconfirmed.values() if not m.settled]
+        # Those that nobody waits for count too: one of them may be the culprit.
+        written = list(self._unconfirmed.values())
         self._unconfirmed.clear()
-        missing = getattr(error, "reply_code", None) == 404 and self._declare
-        if culprit is None and len(written) == 1 and not self._suspects and not missing:
-            culprit = written[0]  # a missing exchange of ours is declared again first
-        if culprit is not None:
-            written = [message for message in written if message is not culprit]
-            self._fail(culprit, error)
-        self._suspects.extendleft(reversed(written))
+        if len(written) == 1 and culprit is None:
+            if missing:
+                self._suspects.appendleft(written.pop())  # surely not taken, so it may go again
+            else:
+                culprit = written[0]
+        for message in reversed(written):
+            if message is culprit or not message.resend:
+                self._fail(message, error)
+            else:
+                self._suspects.appendleft(message)
 
     def _next_suspect(self) -> None:
         """Write the next message that may be the culprit, when the one before is settled."""

@@ -30,6 +30,8 @@ from threadko.amqp.message import parse_deliver, parse_return
 
 __all__ = ["Channel", "ChannelHandler", "Connection", "Loop"]
 
+_log = logging.getLogger(__name__)
+
 _RECEIVE_BYTES = 64 * 1024
 
 _FRAME = struct.Struct(">BHI")  # type, channel, payload size; a frame end octet follows the payload
@@ -142,6 +144,7 @@ class Connection(pika.SelectConnection):
         self._rest = b""
         self._contents: dict[int, _Content] = {}
         self._plain_socket: Any = None
+        self._dropped = False
         super().__init__(
             parameters,
             on_open_callback=lambda _: on_open(),
@@ -184,7 +187,8 @@ class Connection(pika.SelectConnection):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         transport = self._transport
-        if transport is None:  # it was lost in this very turn
+        # Lost or dropped in this very turn: a late acknowledgement must not slip out.
+        if transport is None or self._dropped:
             return
         if self._plain_socket is not None and not transport.get_write_buffer_size():
             # pika would ask the poller whether the socket is writable, send, and tell the poller
@@ -200,8 +204,9 @@ class Connection(pika.SelectConnection):
 
     def drop(self, error: Exception) -> None:
         """End the connection without a word to the broker; ``on_end`` gets ``error`` soon after."""
-        if self.is_closed:
+        if self._dropped or self.is_closed:
             return
+        self._dropped = True
         self._out.clear()
         self._terminate_stream(error)
 
@@ -228,6 +233,16 @@ class Connection(pika.SelectConnection):
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         self._plain_socket = None
         super()._proto_connection_lost(error)
+
+    def _proto_data_received(self, data: bytes) -> None:
+        try:
+            super()._proto_data_received(data)
+        except pika.exceptions.AMQPError:
+            raise  # the broker's fault, told by whoever learns why the connection ended
+        except Exception:
+            # pika ends the connection over it, and would log it where nobody sees it.
+            _log.exception("a fault while taking what the broker sent")
+            raise
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         self._out.extend(marshaled_frames)

@@ -15,6 +15,7 @@ from threadko.amqp.entities import Queue
 from threadko.amqp.link import Link
 from threadko.amqp.message import Delivery, ack_frame, reject_frame
 from threadko.amqp.topology import Steps, declare_queue, run_steps
+from threadko.concurrency.timers import Timer
 
 __all__ = ["ConsumerChannel"]
 
@@ -60,9 +61,11 @@ class ConsumerChannel(ChannelHandler):
         self._channel: Channel | None = None
         self._consumer_tag: str | None = None
         self._consuming = False  # is to consume, now and after each reconnect
+        self._consumers = 0  # that there were, for their tags
         self._cancelling = False
         self._prepared = False  # the queue is declared on this channel
         self._closing: Callable[[], None] | None = None
+        self._reporting: Timer | None = None  # that the broker closed the channel
 
     @property
     def is_open(self) -> bool:
@@ -86,13 +89,14 @@ class ConsumerChannel(ChannelHandler):
         self._consumer_tag = None
         self.generation += 1
         self.unsettled = 0
+        self._do_not_report()
         self._done_closing()
 
     def consume(self) -> None:
         """Begin to consume, now and after each reconnect."""
         self._consuming = True
         if self.is_open and self._prepared and self._consumer_tag is None:
-            run_steps(self._start_consuming())
+            run_steps(self._start_consuming(), self._channel)
 
     def cancel(self) -> None:
         """Take no more messages: cancel the consumer and hand back what is still on its way."""
@@ -123,11 +127,15 @@ class ConsumerChannel(ChannelHandler):
         The broker answers in order, so its answer means that it has seen every acknowledgement
         written before; an empty write buffer would prove nothing of the kind.
         """
-        if self._channel is None or not self._channel.is_open:
+        self._do_not_report()
+        channel = self._channel
+        if channel is None or channel.is_closed or channel.is_closing:
             done()
             return
         self._closing = done
-        self._channel.close()
+        if channel.is_open:
+            channel.close()
+        # else when it has opened
 
     # What the connection calls
 
@@ -149,8 +157,11 @@ class ConsumerChannel(ChannelHandler):
             self.reject(delivery, requeue=True)
 
     def _opened(self, channel: Channel) -> None:
+        if self._closing is not None:
+            channel.close()
+            return
         channel.add_on_cancel_callback(lambda _frame: self._cancelled_by_broker())
-        run_steps(self._prepare(channel))
+        run_steps(self._prepare(channel), channel)
 
     def _prepare(self, channel: Channel) -> Steps:
         yield from declare_queue(channel, self.queue)
@@ -164,7 +175,8 @@ class ConsumerChannel(ChannelHandler):
     def _start_consuming(self) -> Steps:
         channel = self._channel
         assert channel is not None, "called with the channel open"
-        tag = f"{self._link.name}-{self.generation}"
+        self._consumers += 1  # pika knows a tag until its cancelling is done, and longer
+        tag = f"{self._link.name}-{self._consumers}"
         self._consumer_tag = tag
         yield lambda done: channel.basic_consume(
             self.queue.name,
@@ -180,7 +192,7 @@ class ConsumerChannel(ChannelHandler):
         self._consumer_tag = None
         self._cancelling = False
         if self._consuming:  # told to consume again meanwhile
-            run_steps(self._start_consuming())
+            run_steps(self._start_consuming(), self._channel)
 
     def _cancelled_by_broker(self) -> None:
         self._consumer_tag = None
@@ -190,7 +202,7 @@ class ConsumerChannel(ChannelHandler):
         if self._on_cancelled is not None:
             self._on_cancelled()
         self._prepared = False
-        run_steps(self._prepare(self._channel))
+        run_steps(self._prepare(self._channel), self._channel)
 
     def _closed(self, channel: Channel, reason: BaseException) -> None:
         if channel is not self._channel:
@@ -202,7 +214,18 @@ class ConsumerChannel(ChannelHandler):
         if self._closing is not None:
             self._done_closing()
         elif self._link.connection is not None and self._link.connection.is_open:
+            # Not now: after this callback pika forgets the channel of this number, even a new one.
+            self._reporting = self._link.call_at(0.0, lambda: self._report_closed(reason))
+
+    def _report_closed(self, reason: BaseException) -> None:
+        self._reporting = None
+        if self._channel is None:
             self._on_closed(reason)
+
+    def _do_not_report(self) -> None:
+        if self._reporting is not None:
+            self._link.cancel_timer(self._reporting)
+            self._reporting = None
 
     def _done_closing(self) -> None:
         done, self._closing = self._closing, None

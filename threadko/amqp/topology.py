@@ -18,10 +18,12 @@ Step = Callable[[Callable[..., None]], Any]
 Steps = Generator[Step, Any, None]
 
 
-def run_steps(steps: Steps) -> None:
-    """Run a conversation from answer to answer."""
+def run_steps(steps: Steps, channel: Channel | None = None) -> None:
+    """Run a conversation from answer to answer; only while ``channel``, if given, is open."""
 
     def resume(answer: Any = None) -> None:
+        if channel is not None and not channel.is_open:
+            return  # we began to close it between question and answer
         try:
             step = steps.send(answer)
         except StopIteration:

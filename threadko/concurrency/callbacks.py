@@ -36,7 +36,12 @@ class _CallbackThread:
             if self._running:
                 return
             self._running = True
-        start_thread(self._run, thread_name("futures", "callbacks"))
+        try:
+            start_thread(self._run, thread_name("futures", "callbacks"))
+        except BaseException:
+            with self._lock:
+                self._running = False  # or no later callback would start a thread either
+            raise
 
     def _run(self) -> None:
         while True:

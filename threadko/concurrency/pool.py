@@ -29,11 +29,26 @@ class WorkerPool(ThreadPoolExecutor):
         self._name = name
 
     def start(self) -> None:
-        """Create all threads of the pool; returns when each of them runs."""
+        """Create all threads of the pool; returns when each of them runs.
+
+        Raises:
+            RuntimeError: the system has not so many threads; the pool is shut down then.
+        """
+        errors: list[BaseException] = []
+
+        def create() -> None:
+            try:
+                self._create_threads()
+            except BaseException as error:
+                errors.append(error)
+
         # The flag is inherited: threads that a daemon thread creates are daemons.
-        starter = threading.Thread(target=self._create_threads, name=f"{self._name}-0", daemon=True)
+        starter = threading.Thread(target=create, name=f"{self._name}-0", daemon=True)
         starter.start()
         starter.join(_START_SECONDS)
+        if errors:
+            self.shutdown()
+            raise RuntimeError(f"cannot start {self._max_workers} threads: {errors[0]}")
 
     def _create_threads(self) -> None:
         # Each task holds its thread until all have begun, or an idle one would be used again.
@@ -45,15 +60,17 @@ class WorkerPool(ThreadPoolExecutor):
             arrivals.release()
             all_begun.wait(deadline.remaining())
 
-        for _ in range(self._max_workers):
-            self.submit(hold)
-        for _ in range(self._max_workers):
-            arrivals.acquire(timeout=deadline.remaining())
-        all_begun.set()
-        at_exit = getattr(futures_thread, "_threads_queues", {})
-        for number, thread in enumerate(self._threads, start=1):
-            thread.name = f"{self._name}-{number}"
-            at_exit.pop(thread, None)
+        try:
+            for _ in range(self._max_workers):
+                self.submit(hold)
+            for _ in range(self._max_workers):
+                arrivals.acquire(timeout=deadline.remaining())
+        finally:
+            all_begun.set()
+            at_exit = getattr(futures_thread, "_threads_queues", {})
+            for number, thread in enumerate(self._threads, start=1):
+                thread.name = f"{self._name}-{number}"
+                at_exit.pop(thread, None)
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
         """Let the threads end when they are idle; waits for none of them unless asked to."""

@@ -63,12 +63,20 @@ class Slots:
         """Begin to grant slots, first to what has waited for it."""
         with self._lock:
             self._granting = not self._killed
-            first: list[Job] = []
-            while self._free and (job := self._take()) is not None:
-                self._free -= 1
-                first.append(job)
-        for job in first:
-            self._start(job)
+            waiting = sum(len(line) for line in self._waiting) if self._granting else 0
+            granted = min(self._free, waiting)
+            self._free -= granted
+        while granted:
+            # The pool's thread takes its job itself: were it taken here, and the pool just shut
+            # down, the job would be in no line that could hand it back.
+            try:
+                self._start(None)
+            except ContainerStopped:
+                with self._lock:
+                    self._free += granted - 1
+                    self._idle.notify_all()
+                raise
+            granted -= 1
 
     def close(self) -> None:
         """Grant no slot any more; jobs that wait stay for their line's ``close`` to take back."""
@@ -100,8 +108,8 @@ class Slots:
             self._waiting.append(line)
         return job
 
-    def _start(self, job: Job) -> None:
-        """Begin a job, whose slot is taken, on a thread of the pool."""
+    def _start(self, job: Job | None) -> None:
+        """Begin a job, or the next in turn, on a thread of the pool. Its slot is taken."""
         try:
             self._submit(partial(self._run, job))
         except RuntimeError as error:  # the pool is shut down, or the interpreter is
@@ -110,6 +118,8 @@ class Slots:
             raise ContainerStopped("no worker thread takes work any more") from error
 
     def _run(self, job: Job | None) -> None:
+        if job is None:
+            job = self._next()
         while job is not None:
             try:
                 job()
@@ -117,10 +127,15 @@ class Slots:
                 # A job settles its own failures. What comes here is a fault of ours, and may not
                 # cost the pool a thread and the container a slot.
                 _log.exception("a job failed outside of its own error handling")
-            with self._lock:
-                job = self._take()
-                if job is None:
-                    self._release()
+            job = self._next()
+
+    def _next(self) -> Job | None:
+        """Take the next job in turn into this thread's slot, or give the slot back."""
+        with self._lock:
+            job = self._take()
+            if job is None:
+                self._release()
+            return job
 
     def _release(self) -> None:
         """Give a slot back. The lock is held."""

@@ -297,9 +297,12 @@ class ServiceContainer:
             if not self.owns_current_thread():
                 self._died.wait(_KILL_SECONDS)
             return
-        _log.warning("service %s is killed", self.service_name, exc_info=error)
-        self._end_at_once()
-        self._die(error)
+        level = logging.WARNING if error is None else logging.ERROR
+        _log.log(level, "service %s is killed", self.service_name, exc_info=error)
+        try:
+            self._end_at_once()
+        finally:
+            self._die(error)  # even if a Ctrl-C comes in between, or `wait()` would never return
 
     def _end_at_once(self) -> None:
         self.stopping.set()

@@ -37,7 +37,10 @@ class Hooks:
     def run_starting(
         self, extensions: Iterable[Extension], hook: str, abort: threading.Event
     ) -> bool:
-        """Run a hook of each extension; False if `abort` was set or they were killed meanwhile."""
+        """Run a hook of each extension; False if one may not begin any more.
+
+        That is when `abort` is set, or when they were killed.
+        """
         for extension in extensions:
             with self._lock:
                 if self._killed or abort.is_set():
@@ -50,7 +53,7 @@ class Hooks:
             finally:
                 with self._lock:
                     self._inside = None
-        return not abort.is_set()
+        return True
 
     def run_stopping(
         self, extensions: Iterable[Extension], hook: str, errors: list[BaseException]

@@ -34,7 +34,7 @@ def get_service_name(service_cls: type) -> str:
         raise ConfigurationError(f"service class {where} has no attribute 'name'; give it one")
     if not isinstance(name, str) or not name:
         raise ConfigurationError(
-            f"attribute 'name' of service class {where} must be a text that is not empty,"
+            f"service class {where}: attribute 'name' must be a text that is not empty,"
             f" not {name!r}"
         )
     return name

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Bound = TypeVar("Bound", bound="Extension")
+SharedBound = TypeVar("SharedBound", bound="SharedExtension")
 
 
 class Extension:
@@ -38,7 +39,7 @@ class Extension:
 
     __arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls: type[Bound], *args: Any, **kwargs: Any) -> Bound:
         instance = super().__new__(cls)
         instance.__arguments = (args, kwargs)
         return instance
@@ -68,7 +69,7 @@ class Extension:
     def kill(self) -> None:
         """End at once; must neither block nor settle what is unfinished."""
 
-    def bind(self, container: Container) -> Any:
+    def bind(self: Bound, container: Container) -> Bound:
         """Return a clone of this declaration that belongs to `container`, with all it owns.
 
         Raises:
@@ -101,14 +102,15 @@ class SharedExtension(Extension):
         """What tells it from other shared extensions, hashable; its class if not overridden."""
         return type(self)
 
-    def bind(self, container: Container) -> Any:
+    def bind(self: SharedBound, container: Container) -> SharedBound:
         """Return the container's instance, made now if there is none yet."""
         key = self.sharing_key
-        instance = container.shared_extensions.get(key)
+        instance: SharedBound | None = container.shared_extensions.get(key)
         if instance is None:
             # One step, where a lock would be held over constructors. A clone that comes second
             # was never set up and is dropped.
-            instance = container.shared_extensions.setdefault(key, super().bind(container))
+            clone = super().bind(container)
+            instance = cast(SharedBound, container.shared_extensions.setdefault(key, clone))
         return instance
 
 

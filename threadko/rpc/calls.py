@@ -145,9 +145,10 @@ class PendingCalls:
             return list(self._calls)
 
     def close(self, failure: Failure) -> None:
-        """Fail all calls that wait, and all that come later."""
+        """Fail all calls that wait, and all that come later; a second failure changes nothing."""
         with self._lock:
-            self._closed = failure
+            # The first word counts: whoever was killed must not hear that it was merely stopped.
+            self._closed = self._closed or failure
             calls = list(self._calls.values())
             self._calls.clear()
         for call in calls:

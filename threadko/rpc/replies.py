@@ -23,6 +23,7 @@ from threadko.amqp.connection import Connection
 from threadko.amqp.consume import ConsumerChannel
 from threadko.amqp.link import Link
 from threadko.amqp.message import (
+    MAX_EXPIRATION,
     Delivery,
     Properties,
     check_sendable,
@@ -240,7 +241,7 @@ class CallLink:
                 priority=0,
                 correlation_id=correlation_id,
                 reply_to=self.reply_key,
-                expiration=None if timeout is None else str(max(0, int(timeout * 1000))),
+                expiration=_expiration(timeout),
                 message_id=correlation_id,
             )
         )
@@ -422,13 +423,25 @@ class CallLink:
         channel.close()
 
     def _check_failed(self, connection: Connection, reason: BaseException) -> None:
-        if getattr(reason, "reply_code", None) == 404 and connection.is_open:
+        code = getattr(reason, "reply_code", None)
+        if not code or not connection.is_open:  # closed by ourselves, or with its connection
+            return
+        if code == 404:
             self._queue_lost()
             self._replies.open(connection)
+        else:
+            self._channel_closed(reason)
 
     def _queue_lost(self) -> None:
         """The reply queue is gone, and with it every reply that was in it or on its way."""
-        lost = [request for request in self._requests_by_id.values() if request.generation]
+        # What an earlier connection wrote and nobody has confirmed is written again, and answered
+        # to the new queue.
+        lost = [
+            request
+            for request in self._requests_by_id.values()
+            if request.generation
+            and (request.generation == self._link.generation or request.confirm_timer is None)
+        ]
         if not lost:
             return
         ids = ", ".join(request.call.correlation_id for request in lost)
@@ -474,6 +487,12 @@ def start_call(
         decode=decode_reply,
         timeout=timeout,
     )
+
+
+def _expiration(timeout: float | None) -> str | None:
+    if timeout is None or timeout * 1000 > MAX_EXPIRATION:
+        return None
+    return str(max(0, int(timeout * 1000)))
 
 
 def _stopped() -> Exception:

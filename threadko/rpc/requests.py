@@ -99,7 +99,9 @@ class RequestLink:
         on_request: Callable[[Delivery], None],
     ) -> None:
         self._on_request = on_request
-        self._finishing = False  # touched by the link's thread alone
+        # Touched by the link's thread alone.
+        self._finishing = False
+        self._has_stood = False  # the requests' channel, since it was last opened
         self._link = Link(parameters, name=name, session=self)
         self._requests = ConsumerChannel(
             self._link,
@@ -233,13 +235,17 @@ class RequestLink:
         self._replies.send(reply)
 
     def _requests_ready(self) -> None:
+        self._has_stood = True
         connection = self._link.connection
         if connection is not None and not self._replies.is_open:
             self._replies.open(connection)
 
     def _requests_closed(self, reason: BaseException) -> None:
         connection = self._link.connection
-        if self._link.is_up and connection is not None and connection.is_open:
+        has_stood, self._has_stood = self._has_stood, False
+        # One that the broker closes before it stands (a queue of that name has become another)
+        # would be closed again and again; a new connection comes after a pause at least.
+        if has_stood and connection is not None and connection.is_open:
             # The broker's timeout for acknowledgements, say. The replies' channel is not concerned.
             _log.warning("%s: the broker closed the requests' channel: %s", self._link.name, reason)
             self._requests.open(connection)

@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0  # for flushing and closing when all workers have ended
 _FALLBACK_CONTENT_TYPE = "application/json"
+_MAX_TEXT = 1000  # characters of an error that says why another could not be sent; guessed
 
 
 class RpcMessage:
@@ -185,10 +186,12 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         try:
             message.reply = self._make_reply(message, result, error)
         except EncodeError as cause:
-            refused: Exception = cause
+            refused: Exception
             if error is None and not isinstance(cause, _TooLargeError):
                 refused = UnserializableValueError(result)
-                refused.__cause__ = cause
+            else:
+                refused = EncodeError(str(cause)[:_MAX_TEXT])
+            refused.__cause__ = cause
             exc_info = (type(refused), refused, cause.__traceback__)
             result = None
             message.reply = self._make_error_reply(message, refused)
@@ -234,9 +237,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         return self._pack(message, encoded, partial(self._make_error_reply, message))
 
     def _make_error_reply(self, message: RpcMessage, error: Exception) -> Reply:
-        text = str(error)
-        short = type(error)(text) if len(text) > 1000 else error
-        encoded = encode_as(_FALLBACK_CONTENT_TYPE, reply_body(None, short))
+        encoded = encode_as(_FALLBACK_CONTENT_TYPE, reply_body(None, error))
         return self._pack(message, encoded, None)
 
     def _pack(
@@ -306,7 +307,7 @@ class Rpc(Entrypoint):
         """
         args, kwargs = parse_request(body)
         self.check_signature(args, kwargs)
-        self.container.run_worker(
+        worker_ctx = self.container.run_worker(
             self,
             args,
             kwargs,
@@ -315,6 +316,8 @@ class Rpc(Entrypoint):
             settle=self.settle,
             message=message,
         )
+        if worker_ctx.abandoned:
+            message.settled = True  # by the broker, when the connection ends
 
     def handle_result(
         self,

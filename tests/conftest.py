@@ -1,0 +1,121 @@
+"""Fixtures of all tests, and two rules: no thread is left behind, and nothing is skipped in CI."""
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pika
+import pytest
+from pika.exceptions import AMQPError
+
+from tests.support.broker import NoBrokerError, find_broker
+from tests.support.timing import TIMEOUT
+
+pytest_plugins = ["pytester", "threadko.testing.pytest"]
+
+IS_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def pytest_report_header() -> str:
+    return f"test timeout: {TIMEOUT:.0f} s; skipping is {'a failure' if IS_CI else 'allowed'}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    outcome = yield
+    fail_if_skipped(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    outcome = yield
+    fail_if_skipped(outcome.get_result())
+
+
+def fail_if_skipped(report: Any, is_ci: bool = IS_CI) -> None:
+    """Turn a skip into a failure in CI, where everything must run."""
+    if is_ci and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"nothing may be skipped in CI. {reason}"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of ours running."""
+    before = set(threading.enumerate())
+    yield
+    end = time.monotonic() + TIMEOUT / 4
+    left = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and thread.name.startswith("threadko-")
+    ]
+    for thread in left:
+        thread.join(max(0.0, end - time.monotonic()))
+    names = [thread.name for thread in left if thread.is_alive()]
+    assert not names, f"threads left behind: {names}"
+
+
+@pytest.fixture(scope="session")
+def broker_uri() -> Iterator[str]:
+    """The URI of a broker; without one the tests that ask are skipped."""
+    try:
+        broker = find_broker()
+    except NoBrokerError as error:
+        pytest.skip(str(error))
+    with broker:
+        yield broker.uri
+
+
+@dataclass
+class Names:
+    """Names that no other test has."""
+
+    services: list[str] = field(default_factory=list)
+
+    def service(self, stem: str = "service") -> str:
+        """Return the name of a service; its queue is deleted when the test ends."""
+        name = f"{stem}-{uuid.uuid4().hex[:12]}"
+        self.services.append(name)
+        return name
+
+
+@pytest.fixture
+def names(broker_uri: str) -> Iterator[Names]:
+    made = Names()
+    yield made
+    with contextlib.suppress(AMQPError), pika_channel(broker_uri) as channel:
+        for name in made.services:
+            channel.queue_delete(f"rpc-{name}")
+
+
+@pytest.fixture
+def rpc_exchange(broker_uri: str) -> Iterator[str]:
+    """The name of an exchange of the test's own, so that no two tests meet."""
+    name = f"rpc-{uuid.uuid4().hex[:12]}"
+    yield name
+    with contextlib.suppress(AMQPError), pika_channel(broker_uri) as channel:
+        channel.exchange_delete(name)
+
+
+@pytest.fixture
+def amqp_config(broker_uri: str, rpc_exchange: str) -> dict[str, Any]:
+    """The configuration of a container or runner in this test."""
+    return {"AMQP_URI": broker_uri, "rpc_exchange": rpc_exchange}
+
+
+@contextlib.contextmanager
+def pika_channel(uri: str) -> Iterator[Any]:
+    """A plain channel for tests to look at the broker with."""
+    connection = pika.BlockingConnection(pika.URLParameters(uri))
+    try:
+        yield connection.channel()
+    finally:
+        with contextlib.suppress(AMQPError):
+            connection.close()

@@ -1,0 +1,5 @@
+"""`python -m threadko` is the `threadko` command."""
+
+from threadko.cli.main import main
+
+main()

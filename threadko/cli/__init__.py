@@ -1,0 +1,1 @@
+"""The `threadko` command."""

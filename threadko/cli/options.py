@@ -1,0 +1,94 @@
+"""What the commands have in common: options, configuration from them, and errors in one line."""
+
+import functools
+import traceback
+from collections.abc import Callable, Iterable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import click
+
+from threadko.configuration.loader import load_file, parse_define
+from threadko.constants import AMQP_URI_CONFIG_KEY
+from threadko.exceptions import ConfigurationError
+
+__all__ = [
+    "ExitCode",
+    "NoBrokerError",
+    "UserError",
+    "configuration_options",
+    "debug_option",
+    "load_config",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class ExitCode(IntEnum):
+    """How the command ended."""
+
+    STOPPED = 0
+    FAILED = 1
+    USAGE = 2
+    BROKER = 3
+    KILLED = 130
+
+
+class UserError(click.ClickException):
+    """Something for the user to put right: one line on stderr, which says what to do."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class NoBrokerError(UserError):
+    """The broker does not let us in, or is not there in time."""
+
+    exit_code = ExitCode.BROKER
+
+
+def configuration_options(command: Command) -> Command:
+    """Add the options that configuration comes from; `load_config` takes their values."""
+    for option in (
+        click.option("--broker", metavar="URI", help="AMQP_URI, if the configuration has none."),
+        click.option(
+            "-d",
+            "--define",
+            "defines",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="One entry of the configuration, its value in YAML; wins over the file.",
+        ),
+        click.option("-c", "--config", "path", metavar="FILE", help="A YAML file to configure by."),
+    ):
+        command = option(command)
+    return command
+
+
+def load_config(path: str | None, defines: Iterable[str], broker: str | None) -> dict[str, Any]:
+    """Return the configuration that the options ask for; `ConfigurationError` if they are wrong."""
+    config = load_file(path) if path is not None else {}
+    config.update(parse_define(text) for text in defines)
+    if broker is not None and not any(key.upper() == AMQP_URI_CONFIG_KEY for key in config):
+        config[AMQP_URI_CONFIG_KEY] = broker
+    return config
+
+
+def debug_option(command: Command) -> Command:
+    """Make one line of each `UserError` and `ConfigurationError`, and add `--debug` for more."""
+
+    @click.option("--debug", is_flag=True, help="Show the traceback of what is wrong.")
+    @functools.wraps(command)
+    def guarded(*args: Any, debug: bool, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ConfigurationError, UserError) as exc:
+            if debug:
+                click.echo(traceback.format_exc(), err=True, nl=False)
+            if isinstance(exc, UserError):
+                raise
+            raise UserError(str(exc)) from exc
+
+    return guarded  # type: ignore[return-value]
