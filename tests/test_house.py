@@ -52,7 +52,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         # The command line is listed from the tools up to the group that holds all commands.
-        "cli": "options services health broker show_config shell run main",
+        "cli": "options services process health broker show_config shell run main",
     },
     {"__main__": ""},
 ]

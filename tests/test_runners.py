@@ -122,10 +122,11 @@ def test_failing_start_leaves_no_service_alive_and_raises_the_error(
 
 def test_failing_start_does_not_wait_for_a_service_that_waits(stage: Stage) -> None:
     waiting = threading.Event()
+    interrupted: list[bool] = []
 
     def wait_for_broker(extension: Any) -> None:
         waiting.set()
-        assert extension.container.stopping.wait(TIMEOUT)
+        interrupted.append(extension.container.stopping.wait(TIMEOUT))
 
     def fail(extension: Any) -> None:
         assert waiting.wait(TIMEOUT)
@@ -134,6 +135,7 @@ def test_failing_start_does_not_wait_for_a_service_that_waits(stage: Stage) -> N
     stage.doing.update({"a.ready": wait_for_broker, "b.ready": fail})
     with pytest.raises(ValueError, match="on purpose"):
         stage.runner(stage.service("a"), stage.service("b")).start()
+    assert interrupted == [True]
 
 
 def test_stop_during_start_makes_it_raise_and_stops_all(stage: Stage) -> None:
@@ -150,6 +152,49 @@ def test_stop_during_start_makes_it_raise_and_stops_all(stage: Stage) -> None:
     assert in_thread(runner.stop).finish() is None
     assert type(starting.finish()) is ContainerStopped
     assert in_thread(runner.wait).finish() is None
+
+
+class Announcing(ServiceContainer):
+    """A container that says when the first half of its start is over, one way or the other."""
+
+    over: dict[str, threading.Event]
+
+    def prepare(self) -> None:
+        try:
+            super().prepare()
+        finally:
+            self.over[self.service_name].set()
+
+
+def test_stop_during_start_is_graceful_for_those_that_are_prepared(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = {"a": threading.Event(), "b": threading.Event()}
+    monkeypatch.setattr(Announcing, "over", over, raising=False)
+    path = f"{__name__}.Announcing"
+    runner = ServiceRunner(config={**CONFIG, "SERVICE_CONTAINER_CLS": path})
+    stage.runners.append(runner)
+    runner.add_service(stage.service("a"))
+    runner.add_service(stage.service("b", "a"))
+    b_waits = threading.Event()
+    b_threads: list[threading.Thread] = []
+
+    def wait_for_broker(extension: Any) -> None:
+        b_threads.append(threading.current_thread())
+        b_waits.set()
+        assert extension.container.stopping.wait(TIMEOUT)
+
+    def wait_until_b_has_left(extension: Any) -> None:
+        b_threads[0].join(TIMEOUT)
+
+    stage.doing.update({"b.ready": wait_for_broker, "a.cancel": wait_until_b_has_left})
+    starting = in_thread(runner.start)
+    assert over["a"].wait(TIMEOUT)
+    assert b_waits.wait(TIMEOUT)
+    runner.stop()
+    assert type(starting.finish()) is ContainerStopped
+    assert stage.stopped() == ["a"]
+    assert "a.kill" not in stage.journal.lines
 
 
 def test_start_is_refused_when_it_was_stopped(stage: Stage) -> None:

@@ -90,6 +90,7 @@ class Consumer:
 @pytest.fixture
 def broker(broker_uri):
     with pika_channel(broker_uri) as channel:
+        channel.confirm_delivery()  # so that what was sent is counted
         yield channel
 
 

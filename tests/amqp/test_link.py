@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import logging
-import os
+
 import queue
 import re
 import socket
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -772,7 +773,7 @@ def test_name_that_cannot_be_resolved_is_logged_in_one_line_and_tried_again(
 
 
 def count_descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 def test_neither_descriptors_nor_threads_are_left_by_refusals_and_losses(

@@ -475,6 +475,13 @@ def test_stop_from_a_managed_thread_hands_over(stage: Stage) -> None:
     assert end_of(container) is None
 
 
+def test_stop_from_a_job_that_is_no_worker_hands_over(stage: Stage) -> None:
+    container = stage.start()
+    container.open_line("source").put(container.stop)
+    assert end_of(container) is None
+    assert not container.being_killed
+
+
 def test_stop_from_a_stopping_hook_hands_over(stage: Stage) -> None:
     container = stage.start()
     stage.doing["owner.stop"] = lambda extension: container.stop()
@@ -667,6 +674,31 @@ def test_kill_overtakes_a_stop_that_waits_for_a_worker(stage: Stage) -> None:
     assert end_of(container) is error
     assert "owner.stop" not in stage.journal.lines
     gate.released.set()
+
+
+def test_stop_that_is_overtaken_returns_when_the_kill_has_ended(stage: Stage) -> None:
+    container = stage.start()
+    worker, killing = Gate(), Gate()
+    doors_closed = threading.Event()
+    alive_after_stop: list[bool] = []
+
+    def stop() -> None:
+        container.stop()
+        alive_after_stop.append(container.started)
+
+    stage.doing["entrypoint.stop"] = lambda extension: doors_closed.set()
+    stage.doing["owner.kill"] = lambda extension: killing.hold()
+    spawn(container, worker.hold)
+    worker.wait_reached()
+    stopping = in_thread(stop)
+    assert doors_closed.wait(TIMEOUT)
+    kill = in_thread(container.kill)
+    killing.wait_reached()
+    assert not stopping.is_over
+    killing.released.set()
+    assert [stopping.finish(), kill.finish()] == [None, None]
+    assert alive_after_stop == [False]
+    worker.released.set()
 
 
 def test_kill_overtakes_a_stop_that_is_inside_a_hook(stage: Stage) -> None:

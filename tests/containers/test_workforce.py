@@ -94,10 +94,16 @@ def test_worker_is_refused_another_when_its_container_is_full(stage: Stage) -> N
 
 def test_worker_waits_for_a_slot_of_another_container(stage: Stage) -> None:
     one, other = stage.start(max_workers=1), stage.start(max_workers=1)
-    gate, done = Gate(), threading.Event()
+    gate, about_to, done = Gate(), threading.Event(), threading.Event()
+
+    def spawn_there() -> None:
+        about_to.set()
+        spawn(other, done.set)
+
     spawn(other, gate.hold)
     gate.wait_reached()
-    spawn(one, lambda: spawn(other, done.set))
+    spawn(one, spawn_there)
+    assert about_to.wait(TIMEOUT)
     gate.released.set()
     assert done.wait(TIMEOUT)
 

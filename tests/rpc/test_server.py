@@ -25,7 +25,7 @@ from threadko.rpc import Rpc, rpc
 RIGHT = {"args": [1], "kwargs": {}}
 
 
-class Broken(Exception):
+class Broken(Exception):  # noqa: N818 - a name for the wire
     pass
 
 
@@ -167,9 +167,7 @@ def test_reply_has_no_correlation_id_when_the_request_has_none(caller, name):
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_caller_is_told_when_the_request_is_wrong(
-    caller, name, method, body, exc_type, exc_args
-):
+def test_caller_is_told_when_the_request_is_wrong(caller, name, method, body, exc_type, exc_args):
     answer = caller.ask(f"{name}.{method}", body)
     assert answer["result"] is None
     assert answer["error"]["exc_type"] == exc_type
@@ -284,9 +282,7 @@ def test_request_is_answered_when_it_came_past_the_exchange(caller, name, broker
     assert answer["error"]["exc_args"] == [f"rpc-{name}"]
 
 
-@pytest.mark.parametrize(
-    "kind", ["object", "cycle", "lambda", "surrogate", "no repr", "long repr"]
-)
+@pytest.mark.parametrize("kind", ["object", "cycle", "lambda", "surrogate", "no repr", "long repr"])
 def test_caller_is_told_when_the_result_cannot_be_encoded(caller, name, kind):
     error = caller.ask(f"{name}.odd", {"args": [kind], "kwargs": {}})["error"]
     assert error["exc_type"] == "UnserializableValueError"

@@ -14,8 +14,10 @@ What differs from pika's own ``SelectConnection``:
 """
 
 import logging
+import socket
 import ssl
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,6 +53,9 @@ def _is_ours(record: logging.LogRecord) -> bool:
     pika logs each failed attempt in several ERROR lines with tracebacks; our connection threads
     say the same in one line of their own.
     """
+    if record.funcName == "_resolve":
+        # pika looks names up on a thread of its own, which inherits this flag from ours.
+        return not threading.current_thread().daemon
     return not (record.threadName or "").startswith("threadko-")
 
 
@@ -64,30 +69,51 @@ _quieten([n for n in logging.root.manager.loggerDict if n == "pika" or n.startsw
 
 
 class Loop(IOLoop):
-    """pika's loop, calling ``before_wait`` each time before it waits."""
+    """pika's loop, calling ``before_wait`` each time before it waits.
+
+    It keeps its descriptors from its creation until ``close()``, so that a process that has run
+    out of them still has a loop, and what is posted to it still runs.
+    """
 
     def __init__(self, before_wait: Callable[[], None]) -> None:
         super().__init__()
         self._before_wait = before_wait
         self._leaving = False
+        try:
+            self._wake_by_unix_socket()
+            self.activate_poller()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> None:
-        """Run until ``stop()`` is called on this thread."""
-        self.activate_poller()
+        """Run until ``stop()`` is called on this thread; may be called again after that."""
         try:
             while self._end_turn():
                 self.poll()
                 self.process_timeouts()
         finally:
-            self.deactivate_poller()
-
-    def _end_turn(self) -> bool:
-        self._before_wait()
-        return not self._leaving
+            self._leaving = False
 
     def stop(self) -> None:
         """Leave ``start()`` before its next wait."""
         self._leaving = True
+
+    def _wake_by_unix_socket(self) -> None:
+        # pika wakes its loop through a TCP connection to itself, which costs more than twice as much.
+        poller = self._poller
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        poller.remove_handler(poller._r_interrupt.fileno())
+        poller._r_interrupt.close()
+        poller._w_interrupt.close()
+        poller._r_interrupt, poller._w_interrupt = reader, writer
+        poller.add_handler(reader.fileno(), poller._read_interrupt, self.READ)
+
+    def _end_turn(self) -> bool:
+        self._before_wait()
+        return not self._leaving
 
 
 class ChannelHandler:

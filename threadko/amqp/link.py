@@ -106,6 +106,8 @@ class Link:
         self._was_up = False  # at any time
         self._failures = 0  # since it was last up
         self._end_error: BaseException | None = None
+        self._attempt = 0  # counts the connections that were tried
+        self._belt: object | None = None  # ends the wait for a dropped connection's end
 
     # Any thread
 
@@ -124,7 +126,12 @@ class Link:
             if self._thread is not None or self._closed:
                 return
             self._loop = Loop(self._before_wait)
-            self._thread = start_thread(self._main, self.name)
+            try:
+                self._thread = start_thread(self._main, self.name)
+            except BaseException:
+                self._loop.close()
+                self._loop = None
+                raise
 
     def post(self, job: Callable[[], None]) -> bool:
         """Run ``job`` on the link's thread, once; False if there is no thread, or no more."""
@@ -180,6 +187,7 @@ class Link:
             thread = self._thread
             if thread is None:
                 self._closed = True
+                self._changed.notify_all()
                 return True
         if thread is threading.current_thread():
             return False
@@ -245,27 +253,26 @@ class Link:
 
     def _run_connection(self) -> ThreadkoError:
         """One attempt, and the connection's life if it succeeds; returns why it ended."""
-        loop = Loop(self._before_wait)
+        loop = self._loop
+        assert loop is not None, "made before the thread"
         self._end_error = None
-        self._armed = None
-        with self._lock:
-            previous, self._loop = self._loop, loop
-            if self._inbox:
-                # Its wake-up may have gone to the loop before.
-                self._woken = True
-                loop.add_callback_threadsafe(self._run_inbox)
-        if previous is not None:
-            previous.close()
-        delay = self._backoff()
-        loop.call_later(delay, self._connect)
-        self._arm()
+        self._attempt += 1
+        connecting = loop.call_later(self._backoff(), self._connect)
+        clean = False
         try:
             loop.start()
-        except Exception as fault:
+            clean = self.connection is None or self.connection.is_closed
+        except BaseException as fault:  # a SystemExit must not end this thread either
             _log.exception("%s: the connection failed in an unforeseen way", self.name)
             self._end_error = fault
         finally:
+            loop.remove_timeout(connecting)
+            if self._belt is not None:
+                loop.remove_timeout(self._belt)
+                self._belt = None
             self._free()
+            if not clean:
+                self._replace_loop(loop)
         error = translate(self._end_error or BrokerError("closed"), self.parameters)
         was_up = self._up
         with self._lock:
@@ -276,6 +283,22 @@ class Link:
             self._failures += 1
             self._log_loss(error, was_up)
         return error
+
+    def _replace_loop(self, loop: Loop) -> None:
+        """Leave behind what a connection that did not end as it should may have in its loop."""
+        try:
+            fresh = Loop(self._before_wait)
+        except OSError:
+            return  # no descriptors: the old one must do
+        with self._lock:
+            self._loop = fresh
+            self._armed = None
+            if self._inbox:
+                # Its wake-up may have gone to the loop before.
+                self._woken = True
+                fresh.add_callback_threadsafe(self._run_inbox)
+        self._arm()
+        loop.close()
 
     def _backoff(self) -> float:
         if not self._failures:
@@ -295,8 +318,12 @@ class Link:
         if self._done:
             self._leave()
             return
+        attempt = self._attempt
         self.connection = Connection(
-            self.parameters.to_pika(), loop, on_open=self._opened, on_end=self._ended
+            self.parameters.to_pika(),
+            loop,
+            on_open=self._opened,
+            on_end=lambda error: self._ended(attempt, error),
         )
 
     def _opened(self) -> None:
@@ -306,9 +333,10 @@ class Link:
         self.frame_max = connection.frame_max
         self._guard(lambda: self._session.begin(connection))
 
-    def _ended(self, error: BaseException) -> None:
-        self._end_error = self._end_error or error
-        self._leave()
+    def _ended(self, attempt: int, error: BaseException) -> None:
+        if attempt == self._attempt:
+            self._end_error = self._end_error or error
+            self._leave()
 
     def _leave(self) -> None:
         if self._loop is not None:
@@ -336,7 +364,7 @@ class Link:
         """Run a callable of ours; a fault in it costs this connection, never this thread."""
         try:
             job()
-        except Exception as error:
+        except BaseException as error:  # a SystemExit must not end this thread either
             _log.exception("%s: a fault on the connection thread", self.name)
             self._end_error = self._end_error or error
             self.reset(BrokerError(f"internal fault: {error!r}"))
@@ -373,8 +401,8 @@ class Link:
             self._leave()
             return
         connection.drop(ContainerStopped("stopped"))
-        if self._loop is not None:
-            self._loop.call_later(_DROP_SECONDS, self._leave)
+        if self._loop is not None and self._belt is None:
+            self._belt = self._loop.call_later(_DROP_SECONDS, self._leave)
 
     def _retire(self, error: ThreadkoError | None) -> None:
         """The thread's last act: nothing posted or pending is left without an answer."""

@@ -189,6 +189,7 @@ class RequestLink:
 
     def begin(self, connection: Connection) -> None:
         """Open the requests' channel; the replies' follows when it stands."""
+        self._has_stood = False
         self._requests.open(connection)
 
     def end(self, error: ThreadkoError) -> None:

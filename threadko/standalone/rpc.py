@@ -77,7 +77,7 @@ class _RpcClient(Generic[_Target]):
             with self._lock:
                 if self._link is link:
                     self._link = None
-            link.kill()
+            link.stop(0)  # not killed: what that raises is for workers, and no Exception
             raise
         return self._make_client()
 

@@ -1,0 +1,241 @@
+import concurrent.futures
+import contextlib
+
+import pytest
+
+from tests.support.amqp import declare_queue
+from tests.support.proxy import Proxy
+from tests.support.timing import TIMEOUT
+from threadko.configuration import config as global_config
+from threadko.exceptions import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigurationError,
+    ContainerStopped,
+    EncodeError,
+    MethodNotFound,
+    RemoteError,
+    RpcTimeout,
+    UnknownService,
+)
+from threadko.rpc import rpc
+from threadko.runners import run_services
+from threadko.standalone.rpc import ClusterRpcClient, ServiceRpcClient
+
+
+@pytest.fixture
+def name(names):
+    return names.service("any-service")
+
+
+@pytest.fixture
+def service(name, amqp_config):
+    class Service:
+        @rpc
+        def echo(self, value):
+            return value
+
+        @rpc
+        def fail(self):
+            raise ValueError("too small")
+
+        @rpc
+        def context(self):
+            from threadko.context import current_worker  # noqa: PLC0415
+
+            return current_worker.get().context_data
+
+        @rpc
+        def call_async(self):
+            return "a method of that name"
+
+    Service.name = name
+    with run_services(Service, config={**amqp_config, "max_workers": 8}) as runner:
+        yield runner
+
+
+@pytest.fixture
+def silent(broker_uri, rpc_exchange, names):
+    """The name of a service whose queue takes requests and which never answers."""
+    name = names.service("silent")
+    with ClusterRpcClient(config={"AMQP_URI": broker_uri, "rpc_exchange": rpc_exchange}):
+        pass  # the exchange is there now
+    declare_queue(
+        broker_uri, f"rpc-{name}", exchange=rpc_exchange, routing_key=f"{name}.*", durable=True
+    )
+    return name
+
+
+@pytest.fixture
+def proxy(broker_uri):
+    with Proxy.for_uri(broker_uri) as made:
+        yield made
+
+
+@pytest.mark.usefixtures("service")
+def test_client_calls_any_service(name, amqp_config):
+    with ClusterRpcClient(config=amqp_config, timeout=TIMEOUT) as client:
+        assert client[name].echo({"a": [1, None]}) == {"a": [1, None]}
+        assert client[name]["call_async"]() == "a method of that name"
+
+
+@pytest.mark.usefixtures("service")
+def test_client_of_one_service_calls_it(name, amqp_config):
+    with ServiceRpcClient(name, config=amqp_config, timeout=TIMEOUT) as service:
+        assert service.echo(1) == 1
+        assert service.echo.call_async(value=2).result(TIMEOUT) == 2
+
+
+@pytest.mark.usefixtures("service")
+def test_errors_arrive_as_what_they_are(name, amqp_config):
+    with ClusterRpcClient(config=amqp_config, timeout=TIMEOUT) as client:
+        with pytest.raises(RemoteError, match="ValueError too small"):
+            client[name].fail()
+        with pytest.raises(MethodNotFound, match="nowhere"):
+            client[name].nowhere()
+        with pytest.raises(UnknownService, match="nobody"):
+            client.nobody.method()
+        with pytest.raises(EncodeError):
+            client[name].echo(object())
+        assert client[name].echo(1) == 1
+
+
+@pytest.mark.usefixtures("service")
+def test_context_data_goes_along_with_an_id_of_the_call(name, amqp_config):
+    data = {"language": "en", "call_id_stack": ["somebody-s"]}
+    with ClusterRpcClient(config=amqp_config, context_data=data, timeout=TIMEOUT) as client:
+        first, second = client[name].context(), client[name].context()
+    assert first["language"] == "en"
+    assert first["call_id_stack"][0] == "somebody-s"
+    assert first["call_id_stack"][1].startswith("standalone_rpc_client.")
+    assert first["call_id_stack"][1] != second["call_id_stack"][1]
+    assert data == {"language": "en", "call_id_stack": ["somebody-s"]}
+
+
+@pytest.mark.usefixtures("service")
+def test_global_configuration_is_used_when_none_is_given(name, amqp_config):
+    with global_config.patch(amqp_config):
+        with ClusterRpcClient(timeout=TIMEOUT) as client:
+            assert client[name].echo(1) == 1
+
+
+@pytest.mark.usefixtures("service")
+def test_uri_that_is_given_wins_over_the_configuration(name, amqp_config, broker_uri):
+    config = {**amqp_config, "AMQP_URI": "amqp://nobody@localhost:1/"}
+    with ClusterRpcClient(uri=broker_uri, config=config, timeout=TIMEOUT) as client:
+        assert client[name].echo(1) == 1
+
+
+@pytest.mark.usefixtures("service")
+def test_client_can_be_started_again(name, amqp_config):
+    rpc_client = ClusterRpcClient(config=amqp_config, timeout=TIMEOUT)
+    for _ in range(2):
+        client = rpc_client.start()
+        assert rpc_client.start()[name].echo(1) == client[name].echo(1) == 1
+        rpc_client.stop()
+        rpc_client.stop()
+
+
+def test_call_is_refused_when_the_client_is_not_started(silent, amqp_config):
+    rpc_client = ClusterRpcClient(config=amqp_config)
+    client = rpc_client.start()
+    rpc_client.stop()
+    with pytest.raises(RuntimeError, match="not started"):
+        client[silent].method()
+    assert rpc_client.pending == 0
+
+
+@pytest.mark.parametrize("where", ["client", "configuration", "method"])
+def test_call_times_out_when_nobody_answers(silent, amqp_config, where):
+    config = {**amqp_config, "RPC_TIMEOUT": 0.05 if where == "configuration" else 500}
+    rpc_client = ClusterRpcClient(config=config, timeout=0.05 if where == "client" else None)
+    with rpc_client as client:
+        method = client[silent].method
+        if where == "method":
+            method = method.with_timeout(0.05)
+        with pytest.raises(RpcTimeout, match=r"0\.05"):
+            method()
+        assert rpc_client.pending == 0
+
+
+def test_calls_that_wait_fail_when_the_client_stops(silent, amqp_config):
+    rpc_client = ClusterRpcClient(config=amqp_config)
+    with rpc_client as client:
+        calls = [client[silent].method.call_async() for _ in range(3)]
+        assert rpc_client.pending == 3
+    assert [type(call.exception(0)) for call in calls] == [ContainerStopped] * 3
+    assert rpc_client.pending == 0
+
+
+def test_waiting_thread_is_woken_when_another_stops_the_client(silent, amqp_config):
+    rpc_client = ClusterRpcClient(config=amqp_config)
+    call = rpc_client.start()[silent].method.call_async()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call.exception)
+        rpc_client.stop()
+        assert isinstance(waiting.result(TIMEOUT), ContainerStopped)
+
+
+def test_start_fails_when_the_broker_refuses_the_login(amqp_config, broker_uri):
+    rpc_client = ClusterRpcClient(
+        config=amqp_config, uri=broker_uri.replace("guest:guest@", "guest:wrong@")
+    )
+    for _ in range(2):
+        with pytest.raises(BrokerRefused) as caught:
+            rpc_client.start()
+        assert "wrong" not in str(caught.value)
+
+
+def test_start_fails_when_the_broker_is_not_there_in_time(amqp_config, broker_uri, proxy, name):
+    proxy.refuse()
+    rpc_client = ClusterRpcClient(
+        config={**amqp_config, "BROKER_START_TIMEOUT": 0.1}, uri=proxy.uri_for(broker_uri)
+    )
+    with pytest.raises(BrokerUnavailable):
+        rpc_client.start()
+    proxy.accept()
+    rpc_client.start()
+    rpc_client.stop()
+
+
+def test_start_that_waits_ends_when_another_thread_stops_the_client(amqp_config, broker_uri, proxy):
+    proxy.refuse()
+    rpc_client = ClusterRpcClient(config=amqp_config, uri=proxy.uri_for(broker_uri))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(rpc_client.start)
+        while not starting.done():
+            rpc_client.stop()
+        assert isinstance(starting.exception(TIMEOUT), ContainerStopped)
+
+
+def test_call_fails_as_stopped_when_the_start_that_it_relied_on_fails(
+    amqp_config, broker_uri, proxy, silent
+):
+    rpc_client = ClusterRpcClient(
+        config={**amqp_config, "BROKER_START_TIMEOUT": 0.3}, uri=proxy.uri_for(broker_uri)
+    )
+    client = rpc_client.start()
+    rpc_client.stop()
+    proxy.refuse()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(rpc_client.start)
+        call = None
+        while call is None:
+            with contextlib.suppress(RuntimeError, ContainerStopped):
+                call = client[silent].method.call_async()
+        assert isinstance(starting.exception(TIMEOUT), BrokerUnavailable)
+    assert isinstance(call.exception(TIMEOUT), ContainerStopped)
+
+
+def test_configuration_is_checked_when_the_client_is_made():
+    with pytest.raises(ConfigurationError, match="HEARTBEAT"):
+        ClusterRpcClient(config={"HEARTBEAT": 0})
+
+
+@pytest.mark.usefixtures("service")
+def test_replies_come_whatever_the_order_they_are_waited_for(name, amqp_config):
+    with ClusterRpcClient(config=amqp_config, timeout=TIMEOUT) as client:
+        calls = [client[name].echo.call_async(number) for number in range(100)]
+        assert [call.result() for call in reversed(calls)] == list(reversed(range(100)))
+        done = {call.result() for call in concurrent.futures.as_completed(calls, TIMEOUT)}
+        assert done == set(range(100))

@@ -1,0 +1,271 @@
+"""The life of a process that runs services: it hears signals at every stage, and ends as they say.
+
+=================  ===========================================================================
+main thread        only waits for the next message, and decides
+signal handlers    do nothing: the interpreter itself writes the number of the signal into the
+                   socket that the main thread reads
+threadko-runner    `start()` and `wait()` of the runner; reports to the main thread
+threadko-stop,     `stop()` and `kill()` of the runner, a thread for each, so that the next
+threadko-kill      signal is heard while they work; report to the main thread
+=================  ===========================================================================
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+from threadko.cli.options import ExitCode, NoBrokerError, UserError
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.threads import start_thread, thread_name
+from threadko.exceptions import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigurationError,
+    ContainerStopped,
+)
+
+__all__ = ["SIGNALS", "Runner", "Shell", "handling_signals"]
+
+_log = logging.getLogger(__name__)
+
+#: The signals that stop the services.
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Guessed: what has been stopped is gone in no time, and what has not been will not be soon.
+_GRACE_SECONDS = 1.0
+
+# Guessed: to write out some buffers takes no time, unless a thread that was left behind holds one.
+_FLUSH_SECONDS = 1.0
+
+
+class Runner(Protocol):
+    """What the shell needs of a `ServiceRunner`."""
+
+    @property
+    def service_names(self) -> Iterable[str]: ...
+
+    def start(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What one of our threads has finished, and the exception that ended it."""
+
+    step: str
+    error: BaseException | None = None
+
+
+class _Inbox:
+    """Reports of our threads and numbers of signals, for the main thread to read.
+
+    Not a queue that handlers put into: a handler runs when the main thread comes back to Python
+    code, and a signal that comes between its last instruction and its waiting in `get()` does not
+    wake it. What the interpreter writes into a socket cannot be missed.
+    """
+
+    def __init__(self) -> None:
+        self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+
+    def put(self, message: "_Report | int") -> None:
+        """Have a message read; for any thread."""
+        number = 0
+        if isinstance(message, int):
+            number = message
+        else:
+            self._reports.put(message)
+        # Full: there is enough to wake up for. Closed: nobody reads any more.
+        with contextlib.suppress(OSError):
+            self._writer.send(bytes([number]))
+
+    def get(self) -> "_Report | int":
+        """Wait for the next message; signals that are none of ours are passed over."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._reports.get_nowait()
+            number = self._reader.recv(1)[0]
+            if number in SIGNALS:
+                return number
+
+    @contextlib.contextmanager
+    def hearing_signals(self) -> Iterator[None]:
+        """Have the interpreter put signals here, for the main thread."""
+        former = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        try:
+            with handling_signals(_ignore):
+                yield
+        finally:
+            signal.set_wakeup_fd(former)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+class Shell:
+    """Runs a runner until it ends or a signal asks for that.
+
+    The first signal stops it, the second kills it, the third leaves the process. `leave` is called
+    to leave the process at once; it does not return.
+    """
+
+    def __init__(self, runner: Runner, leave: Callable[[int], Any] = os._exit) -> None:
+        self._runner = runner
+        self._leave = leave
+        self._inbox = _Inbox()
+        self._signals = 0
+        self._is_started = False
+        self._errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+
+    def signal(self, number: int) -> None:
+        """Do what a signal of that number asks for; for any thread."""
+        self._inbox.put(number)
+
+    def run_with_signals(self) -> int:
+        """Run to the end, ruled by the signals of the process; for the main thread."""
+        with self._inbox.hearing_signals():
+            return self.run()
+
+    def run(self) -> int:
+        """Run to the end, and return the exit code; signals come through `signal()` alone.
+
+        Raises `UserError` if it is the user who can mend what made the start fail.
+        """
+        self._spawn("runner", self._start_and_wait)
+        try:
+            self._wait_for_end()
+            return self._end()
+        finally:
+            self._inbox.close()
+
+    def _wait_for_end(self) -> None:
+        pending = {"run"}
+        while pending:
+            message = self._inbox.get()
+            if isinstance(message, int):
+                pending |= self._hear(message)
+            elif message.step == "start":
+                self._is_started = True
+                _log.info("services ready")
+            elif message.step == "kill":
+                if message.error is not None:
+                    _log.error("killing failed", exc_info=message.error)
+                self._leave_for_good(ExitCode.KILLED)
+            else:
+                pending.discard(message.step)
+                self._note(message.error)
+
+    def _hear(self, number: int) -> set[str]:
+        self._signals += 1
+        name = signal.Signals(number).name
+        if self._signals == 1:
+            _log.info("%s: stopping; a second signal kills", name)
+            self._spawn("stop", lambda: self._report("stop", self._runner.stop))
+            return {"stop"}
+        if self._signals == 2:
+            _log.warning("%s again: killing; a third signal leaves at once", name)
+            self._spawn("kill", lambda: self._report("kill", self._runner.kill))
+            return {"kill"}
+        self._leave(ExitCode.KILLED)
+        return set()
+
+    def _spawn(self, role: str, target: Callable[[], None]) -> None:
+        self._threads.append(start_thread(target, f"threadko-{role}"))
+
+    def _start_and_wait(self) -> None:
+        def start_and_wait() -> None:
+            self._runner.start()
+            self._inbox.put(_Report("start"))
+            self._runner.wait()
+
+        self._report("run", start_and_wait)
+
+    def _report(self, step: str, work: Callable[[], None]) -> None:
+        error = None
+        try:
+            work()
+        except BaseException as exc:
+            error = exc
+        self._inbox.put(_Report(step, error))
+
+    def _note(self, error: BaseException | None) -> None:
+        # A start that a stop has interrupted says so; and wait() and stop() may raise the same.
+        if error is None or (self._signals and isinstance(error, ContainerStopped)):
+            return
+        if not any(error is known for known in self._errors):
+            self._errors.append(error)
+
+    def _end(self) -> int:
+        code = self._judge()
+        if self._has_stragglers():
+            # Somebody's code did not return in time. Whatever it does now, it must not do it in a
+            # process that is half taken down.
+            self._leave_for_good(code)
+        return code
+
+    def _has_stragglers(self) -> bool:
+        prefixes = tuple(f"threadko-{name}-" for name in self._runner.service_names)
+        threads = [each for each in threading.enumerate() if each.name.startswith(prefixes)]
+        deadline = Deadline(_GRACE_SECONDS)
+        for thread in (*self._threads, *threads):
+            thread.join(deadline.remaining())
+        return any(thread.is_alive() for thread in threads)
+
+    def _judge(self) -> int:
+        if not self._errors:
+            _log.info("services stopped")
+            return ExitCode.STOPPED
+        first = self._errors[0]
+        if not self._is_started:
+            if isinstance(first, (BrokerRefused, BrokerUnavailable)):
+                raise NoBrokerError(str(first)) from first
+            if isinstance(first, ConfigurationError):
+                raise UserError(str(first)) from first
+        for error in self._errors:
+            _log.error("a service failed", exc_info=error)
+        return ExitCode.FAILED
+
+    def _leave_for_good(self, code: int) -> None:
+        flushing = start_thread(_flush, thread_name("process", "flush"))
+        flushing.join(_FLUSH_SECONDS)
+        self._leave(code)
+
+
+def _flush() -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        # A closed pipe or no stream at all: there is nobody left to tell.
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have both signals handled in the main thread, by `handler`."""
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Handle a signal that has been written to the inbox already."""
