@@ -1,10 +1,13 @@
 """Ids, and context data as headers."""
 
 import contextvars
+import subprocess
+import sys
 import uuid
 
 import pytest
 
+from tests.support.timing import TIMEOUT
 from threadko.context import (
     current_worker,
     decode_headers,
@@ -91,3 +94,22 @@ def test_the_given_stack_is_left_as_it_was() -> None:
 
 def test_there_is_no_current_worker_outside_of_workers() -> None:
     assert contextvars.Context().run(current_worker.get) is None
+
+
+FORK = """
+import os
+from threadko.context import new_id
+print(new_id(), flush=True)  # so that there is a stock to share
+child = os.fork()
+print(new_id(), flush=True)
+if child == 0:
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_ids_differ_between_a_process_and_its_fork() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=TIMEOUT, check=True
+    )
+    assert len(set(done.stdout.split())) == 3

@@ -1,6 +1,5 @@
 import contextlib
 import gc
-import itertools
 import queue
 import socket
 import struct
@@ -8,6 +7,7 @@ import threading
 import uuid
 import weakref
 from concurrent.futures import CancelledError, wait
+from typing import ClassVar
 
 import pika.frame
 import pika.spec
@@ -72,7 +72,7 @@ class Received:
 class Peer:
     """One connection to the scripted broker. Its thread reads; any thread may send."""
 
-    _ANSWERS = {
+    _ANSWERS: ClassVar = {
         pika.spec.Connection.StartOk: lambda broker: pika.spec.Connection.Tune(
             2047, broker.frame_max, 60
         ),
@@ -202,6 +202,7 @@ class ScriptedBroker:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.peers.append(Peer(self, sock))
 
 
@@ -728,8 +729,7 @@ def test_every_end_of_a_message_gives_its_place_in_the_window_back(start, script
     scripted.take().refuse(403, "ACCESS_REFUSED")
     send(publisher, retry=False)
     scripted.take().peer.cut()
-    send(publisher, timeout=0.1)
-    scripted.take()
+    assert send(publisher, timeout=0.1).exception(TIMEOUT) is not None
     send(publisher, b"last")
     assert scripted.take().body == b"last"
 
@@ -926,8 +926,8 @@ def test_stop_waits_for_the_confirms_under_way_and_says_goodbye(start, scripted)
     futures = [send(publisher, exchange=str(number % 2)) for number in range(10)]
     received = [scripted.take() for _ in futures]
     stopping = Background(lambda: publisher.stop(TIMEOUT))
-    received[-2].ack(multiple=True)
-    received[-1].ack(multiple=True)
+    for last in {message.exchange: message for message in received}.values():
+        last.ack(multiple=True)
     stopping.result()
     assert [future.result(TIMEOUT) for future in futures] == [None] * 10
     assert scripted.peers[0].said_goodbye.wait(TIMEOUT)
@@ -1040,13 +1040,11 @@ def test_nothing_that_was_confirmed_is_lost_when_the_connection_is_cut_again_and
 
         def publish(thread):
             begin.wait(TIMEOUT)
-            futures = [
-                (number, send(publisher, struct.pack(">II", thread, number), routing_key=queue_name))
-                for number in range(each)
-            ]
-            for number, future in futures:
+            bodies = [struct.pack(">II", thread, number) for number in range(each)]
+            futures = [send(publisher, body, routing_key=queue_name) for body in bodies]
+            for body, future in zip(bodies, futures, strict=True):
                 future.result(TIMEOUT)
-                confirmed.append((thread, number))
+                confirmed.append(body)
 
         workers = [Background(lambda thread=thread: publish(thread)) for thread in range(threads)]
         begin.wait(TIMEOUT)
@@ -1059,7 +1057,7 @@ def test_nothing_that_was_confirmed_is_lost_when_the_connection_is_cut_again_and
             worker.result()
         publisher.stop(TIMEOUT)
     assert len(confirmed) == threads * each
-    found = {struct.unpack(">II", body) for _, body in drain(broker, queue_name)}
+    found = {body for _, body in drain(broker, queue_name)}
     assert found == set(confirmed)
 
 
@@ -1076,21 +1074,16 @@ def drain(broker, name):
 
 def test_window_is_never_exceeded_by_many_threads(start, scripted):
     publisher = start(scripted.uri, window=5)
-    count = itertools.count()
-    workers = [
-        Background(
-            lambda: [publisher.publish(str(next(count)).encode(), Properties()) for _ in range(50)]
-        )
-        for _ in range(8)
-    ]
+    workers = [Background(lambda: [send(publisher) for _ in range(50)]) for _ in range(8)]
     outstanding = []
-    for number in range(400):
+    for _ in range(400):
         outstanding.append(scripted.take())
-        if len(outstanding) == 5 or number >= 395:
+        if len(outstanding) == 5:
             # five are unconfirmed: no sixth comes before one of them is
             assert scripted.received.empty()
             for message in outstanding:
                 message.ack()
             outstanding.clear()
     for worker in workers:
-        worker.result()
+        for future in worker.result():
+            assert future.result(TIMEOUT) is None

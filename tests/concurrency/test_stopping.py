@@ -64,3 +64,15 @@ def test_a_set_event_still_is_an_event():
     assert event.wait(0)
     event.clear()
     assert not event.is_set()
+
+
+def test_callback_that_fails_is_logged_and_does_not_keep_the_others_waiting(caplog):
+    event, woken = StopEvent(), threading.Event()
+
+    def fail():
+        raise ValueError("boom")
+
+    with event.calling(fail), event.calling(woken.set):
+        event.set()
+        assert woken.is_set()
+    assert "boom" in caplog.text

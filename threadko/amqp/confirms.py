@@ -21,9 +21,10 @@ import pika.exceptions
 from threadko.amqp.connection import Channel, ChannelHandler, Connection
 from threadko.amqp.entities import Exchange
 from threadko.amqp.link import Link
-from threadko.amqp.message import decode_properties, publish_frames
+from threadko.amqp.message import check_sendable, decode_properties, publish_frames
 from threadko.amqp.topology import Steps, declare_exchange, run_steps
 from threadko.concurrency.timers import Timer
+from threadko.exceptions import EncodeError
 
 __all__ = ["ConfirmChannel", "Outgoing"]
 
@@ -335,7 +336,9 @@ class ConfirmChannel(ChannelHandler):
             if not message.settled:
                 self._suspect = message
                 self._write(message)
-                return
+                if self._unconfirmed:
+                    return
+                self._suspect = None  # it could not even be written
         self._write_backlog()
 
     def _write_backlog(self) -> None:
@@ -348,6 +351,12 @@ class ConfirmChannel(ChannelHandler):
     def _write(self, message: Outgoing) -> None:
         connection = self._link.connection
         assert connection is not None, "the channel is open"
+        try:
+            # Again: the limit was not known, or another, when the message was made.
+            check_sendable(message.header, b"", connection.frame_max, 0)
+        except EncodeError as error:
+            self._fail(message, error)
+            return
         frames = publish_frames(
             self._number,
             message.exchange,

@@ -17,6 +17,7 @@ fail, then the connection closes.
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -47,6 +48,9 @@ __all__ = ["Publisher"]
 
 _MAX_CHANNELS = 64
 _REFUSED, _MISSING = 403, 404
+
+# Guessed: less than that without a confirm is a busy broker, or a publisher in a great hurry.
+_SILENCE_SECONDS = 0.5
 
 
 class _Window:
@@ -93,6 +97,7 @@ class _Publication(Outgoing):
         "owner",
         "returned",
         "timer",
+        "written_at",
     )
 
     def __init__(
@@ -127,9 +132,11 @@ class _Publication(Outgoing):
         self.returned: str | None = None
         self.generation = 0
         self.confirms_before = 0
+        self.written_at = 0.0
 
     def on_written(self) -> None:
         """Remember when, to judge later why its confirm does not come."""
+        self.returned = None  # it may have come back from the connection before
         self.owner.note_written(self)
 
     def on_confirmed(self) -> None:
@@ -149,9 +156,7 @@ class _Publication(Outgoing):
     def on_failed(self, error: Exception) -> None:
         """The broker refused it, or it may be lost and must not be sent twice."""
         what = f"exchange {self.exchange!r}, routing key {self.routing_key!r}"
-        self.owner.settle(
-            self, PublishFailed(f"a message was not taken by the broker ({what}): {error}")
-        )
+        self.owner.fail(self, f"a message was not taken by the broker ({what}): {error}")
 
 
 class Publisher:
@@ -179,13 +184,17 @@ class Publisher:
         self._max_message_size = max_message_size
         self._window = _Window(window)
         self._link = Link(parameters, name=name, session=self)
+        self._killed = False  # set once, by any thread
 
         # Touched by the link's thread alone.
         self._channels: OrderedDict[str, tuple[int, ConfirmChannel]] = OrderedDict()
         self._new_numbers = count(1)
         self._free_numbers: list[int] = []
+        self._confirms = 0  # that came on channels which are gone
+        self._under_way = 0  # messages that somebody waits for
         self._finishing = False
-        self._confirms = 0
+        self._finished = False
+        self._abandoned: str | None = None  # why, once no connection will follow
 
     # Any thread
 
@@ -208,6 +217,7 @@ class Publisher:
 
     def kill(self) -> None:
         """Drop the connection and raise ``WorkerKilled`` in all who wait for a confirm."""
+        self._killed = True
         self._window.close(WorkerKilled("killed while publishing"))
         self._link.kill()
 
@@ -328,7 +338,7 @@ class Publisher:
 
     def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
         """Fail all that is under way."""
-        reason = str(error or "the publisher is stopped")
+        reason = self._abandoned = str(error or "the publisher is stopped")
         for _, channel in list(self._channels.values()):
             channel.abandon(lambda: PublishFailed(reason))
         self._channels.clear()
@@ -338,8 +348,16 @@ class Publisher:
 
     def note_written(self, publication: _Publication) -> None:
         """``publication`` is in the write buffer."""
+        publication.written_at = time.monotonic()
         publication.generation = self._link.generation
         publication.confirms_before = self._all_confirms()
+
+    def fail(self, publication: _Publication, reason: str) -> None:
+        """Tell whoever waits for a publication that it failed, or that all is over."""
+        if self._killed:
+            self.settle(publication, WorkerKilled("killed while publishing"))
+        else:
+            self.settle(publication, PublishFailed(reason))
 
     def settle(self, publication: _Publication, error: BaseException | None) -> None:
         """Resolve a publication, once."""
@@ -354,6 +372,7 @@ class Publisher:
         else:
             publication.future.set_exception(error)
         self._window.give_back()
+        self._under_way -= 1
         if self._finishing:
             self._link.call_at(0.0, self._check_finished)
 
@@ -361,8 +380,16 @@ class Publisher:
         if not publication.future.set_running_or_notify_cancel():
             self._window.give_back()
             return
+        self._under_way += 1
+        if self._abandoned is not None:
+            # It was posted while the thread was ending, and nobody would come back to it.
+            self.fail(publication, f"{self._abandoned}; nothing was sent")
+            return
         at = publication.deadline.expires_at
         if at is not None:
+            if publication.deadline.expired:
+                self._overdue(publication)
+                return
             publication.timer = self._link.call_at(at, partial(self._overdue, publication))
         channel = publication.channel = self._get_channel(publication)
         channel.send(publication)
@@ -388,7 +415,7 @@ class Publisher:
             number,
             declare=publication.declare,
             on_refused=lambda error: self._exchange_refused(name, error),
-            concerns_all=(_REFUSED,) if publication.declare else (_REFUSED, _MISSING),
+            concerns_all=(_REFUSED, _MISSING),
         )
         self._channels[name] = (number, channel)
         return channel
@@ -401,6 +428,7 @@ class Publisher:
     def _exchange_refused(self, name: str, error: Exception) -> None:
         _, channel = self._channels[name]
         channel.abandon(lambda: PublishFailed(f"exchange {name!r} was refused: {error}"))
+        self._drop_channel(name)  # or a wrong declaration would be made for all who come after
 
     def _all_confirms(self) -> int:
         return self._confirms + sum(channel.confirms for _, channel in self._channels.values())
@@ -415,10 +443,14 @@ class Publisher:
         if publication.channel is not None:
             publication.channel.forget(publication)
         unknown = "; whether the message arrived is unknown" if written else "; nothing was sent"
-        self.settle(publication, PublishFailed(f"no confirm in time{why}{unknown}"))
-        if written and silent and not blocked and publication.generation == self._link.generation:
+        self.fail(publication, f"no confirm in time{why}{unknown}")
+        # A connection that is only being made has the generation of the one before.
+        stands = connection is not None and connection.is_open
+        silent = silent and time.monotonic() - publication.written_at >= _SILENCE_SECONDS
+        if stands and silent and not blocked and publication.generation == self._link.generation:
             self._link.reset(PublishFailed("the broker confirms nothing"))
 
     def _check_finished(self) -> None:
-        if not any(len(channel) for _, channel in self._channels.values()):
+        if not self._under_way and not self._finished:
+            self._finished = True
             self._link.finished()

@@ -4,11 +4,14 @@ Any thread may call anything. ``set()`` runs the callbacks in the thread that se
 held; they must not block.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 __all__ = ["StopEvent"]
+
+_log = logging.getLogger(__name__)
 
 
 class StopEvent(threading.Event):
@@ -25,7 +28,11 @@ class StopEvent(threading.Event):
         with self._callbacks_lock:
             callbacks = list(self._callbacks)
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                # Whoever sets the event has a stop to carry out, and other callers to wake.
+                _log.exception("a callback of the stop event failed")
 
     @contextmanager
     def calling(self, callback: Callable[[], None]) -> Iterator[None]:
