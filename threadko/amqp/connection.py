@@ -100,7 +100,7 @@ class Loop(IOLoop):
         self._leaving = True
 
     def _wake_by_unix_socket(self) -> None:
-        # pika wakes its loop through a TCP connection to itself, which costs more than twice as much.
+        # pika wakes its loop through a TCP connection to itself: more than twice the cost.
         poller = self._poller
         reader, writer = socket.socketpair()
         reader.setblocking(False)
