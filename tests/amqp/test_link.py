@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-
 import queue
 import re
 import socket

@@ -226,6 +226,7 @@ def test_process_is_left_when_a_thread_of_a_service_does_not_end(run_shell):
 def test_leaving_survives_a_stream_that_cannot_be_flushed(run_shell, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     runner = FakeRunner()
+    runner.may_stop.clear()
     shell, code = run_shell(runner)
     shell.signal(signal.SIGTERM)
     shell.signal(signal.SIGTERM)

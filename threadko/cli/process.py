@@ -33,7 +33,7 @@ from threadko.exceptions import (
     ContainerStopped,
 )
 
-__all__ = ["SIGNALS", "Runner", "Shell", "handling_signals"]
+__all__ = ["Runner", "SIGNALS", "Shell", "handling_signals"]
 
 _log = logging.getLogger(__name__)
 
