@@ -189,7 +189,7 @@ def test_start_fails_when_the_broker_refuses_the_login(amqp_config, broker_uri):
 def test_start_fails_when_the_broker_is_not_there_in_time(amqp_config, broker_uri, proxy, name):
     proxy.refuse()
     rpc_client = ClusterRpcClient(
-        config={**amqp_config, "BROKER_START_TIMEOUT": 0.1}, uri=proxy.uri_for(broker_uri)
+        config={**amqp_config, "BROKER_START_TIMEOUT": TIMEOUT / 10}, uri=proxy.uri_for(broker_uri)
     )
     with pytest.raises(BrokerUnavailable):
         rpc_client.start()

@@ -262,6 +262,8 @@ class Link:
         try:
             loop.start()
             clean = self.connection is None or self.connection.is_closed
+        except OSError as fault:
+            self._end_error = fault  # pika's way to say that no descriptors are left
         except BaseException as fault:  # a SystemExit must not end this thread either
             _log.exception("%s: the connection failed in an unforeseen way", self.name)
             self._end_error = fault
