@@ -428,6 +428,34 @@ def test_handler_that_fails_costs_the_connection_and_never_the_thread(
     assert [r.exc_info and r.exc_info[0] for r in errors] == [error]
 
 
+def test_job_posted_just_before_a_fault_of_the_loop_runs_all_the_same(
+    make_rig: MakeRig, broker: Broker
+) -> None:
+    rig = make_rig(broker.uri)
+    ran: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    class Faulty(ChannelHandler):
+        def on_deliver(self, *_: Any) -> None:
+            rig.link.call_at(time.monotonic(), lambda: ran.put("timer"))
+            rig.link.post(lambda: ran.put("job"))
+            raise SystemExit("out of any job")
+
+    rig.events.on_begin = lambda connection: connection.open_channel(
+        1, Faulty(), on_open=lambda _: rig.link.came_up(), on_close=lambda _, __: None
+    )
+    rig.start()
+    peer = broker.open()
+    peer.open_channel(1)
+    rig.link.wait_up(Deadline(TIMEOUT))
+    peer.send(
+        Method(1, spec.Basic.Deliver("c", 1, False, "", "")).marshal()
+        + Header(1, 0, pika.BasicProperties()).marshal()
+    )
+    assert {ran.get(timeout=TIMEOUT) for _ in range(2)} == {"job", "timer"}
+    broker.open()
+    assert ran.empty()
+
+
 @pytest.mark.parametrize("place", ["on_begin", "on_turn", "on_end"])
 def test_session_that_fails_once_is_connected_anew(
     make_rig: MakeRig, proxy: Proxy, proxied: str, place: str
@@ -479,6 +507,9 @@ def test_job_that_fails_between_connections_does_not_hide_why_the_next_one_ends(
     proxy.accept()
     with pytest.raises(BrokerRefused, match="guest"):
         rig.link.wait_up(Deadline(TIMEOUT))
+    rig.wait_gone()
+    while not rig.events.ended.empty():
+        assert "missing" not in str(rig.next_end())
 
 
 # Waiting for it to be up
@@ -853,6 +884,46 @@ assert link.stop(20)
 """
 
 
+NARROW = """
+import os, resource, sys
+from threadko.amqp.connection import Loop
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True:
+        taken.append(os.dup(0))
+except OSError:
+    pass
+outcomes = []
+for free in range(12):
+    try:
+        loop = Loop(lambda: None)
+        loop.stop()
+        loop.start()
+        loop.close()
+        outcomes.append(True)
+    except OSError:
+        outcomes.append(False)
+    refilled = []
+    try:
+        while True:
+            refilled.append(os.dup(0))
+    except OSError:
+        pass
+    assert len(refilled) == free, (free, len(refilled))
+    for descriptor in [*refilled, taken.pop()]:
+        os.close(descriptor)
+assert outcomes == sorted(outcomes) and set(outcomes) == {True, False}, outcomes
+"""
+
+
+def test_loop_that_finds_too_few_descriptors_leaves_none_of_them_open() -> None:
+    subprocess.run(
+        [sys.executable, "-X", "dev", "-c", NARROW], check=True, timeout=TIMEOUT, text=True
+    )
+
+
 def test_link_survives_a_process_that_has_no_descriptors_left(broker_uri: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL, broker_uri],
@@ -1131,6 +1202,24 @@ def test_link_ends_though_it_is_started_at_the_same_moment(
             assert rig.link.stop(TIMEOUT)
         thread.join(TIMEOUT)
         rig.wait_gone()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_link_ends_though_it_is_started_before_its_end_is_posted(nowhere: str, end: str) -> None:
+    class Raced(Link):
+        def post(self, job: Callable[[], None]) -> bool:
+            accepted = super().post(job)
+            self.start()  # as another thread may, just then
+            return accepted
+
+    events = Events()
+    parameters = BrokerParameters.from_uri(nowhere)
+    link = Raced(parameters, name=f"threadko-test-link-{next(Numbers)}", session=events)
+    if end == "stop":
+        assert link.stop(0.1)
+    else:
+        link.kill()
+    assert not link.post(int)  # and no thread is left behind, see conftest.py
 
 
 def test_second_start_changes_nothing(make_rig: MakeRig, broker_uri: str) -> None:

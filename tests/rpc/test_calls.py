@@ -1,7 +1,9 @@
 import asyncio
 import concurrent.futures
+import gc
 import threading
 import traceback
+import weakref
 
 import pytest
 
@@ -240,3 +242,23 @@ def test_ids_are_those_of_the_calls_that_wait(desk):
     desk.make("2")
     desk.answer("1")
     assert desk.pending.ids() == ["2"]
+
+
+def test_call_that_is_answered_is_freed_with_its_request_and_without_the_collector():
+    class Holder:
+        call = None
+
+    def make():
+        holder = Holder()
+        holder.call = RpcCall("id", "a.b", decode=len, forget=lambda: holder is None)
+        return holder
+
+    holder = make()
+    seen = weakref.ref(holder)
+    gc.disable()
+    try:
+        holder.call.resolve(RawReply(b"", b""))
+        del holder
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -3,7 +3,7 @@
 Threads that meet here::
 
     Link.start, post, wait_up, interrupt, stop, kill, is_up, owns_this_thread    any thread
-    Link.call_at, cancel_timer, came_up, failed, reset, finished                 the link's thread
+    Link.call_at, cancel_timer, came_up, reset, finished                         the link's thread
     every method of a Session                                                    the link's thread
 
 Work reaches the link as posted callables. A post is never lost in silence: it runs once on the
@@ -182,13 +182,12 @@ class Link:
         True if it ended by itself; False if ``timeout`` (seconds) passed, and the connection was
         dropped with what it had not finished. From the link's own thread it only begins.
         """
-        self.post(lambda: self._begin_finish(timeout))
         with self._lock:
             thread = self._thread
             if thread is None:
-                self._closed = True
-                self._changed.notify_all()
+                self._never_start()
                 return True
+        self.post(lambda: self._begin_finish(timeout))
         if thread is threading.current_thread():
             return False
         thread.join(timeout + _DROP_SECONDS + _JOIN_GRACE_SECONDS)
@@ -199,10 +198,16 @@ class Link:
 
     def kill(self) -> None:
         """Drop the connection without finishing anything; does not wait."""
-        if not self.post(self._kill):
-            with self._lock:
-                self._closed = True
-                self._changed.notify_all()
+        with self._lock:
+            if self._thread is None:
+                self._never_start()
+                return
+        self.post(self._kill)
+
+    def _never_start(self) -> None:
+        """Refuse a later ``start()``. The lock is held, or one might just have begun."""
+        self._closed = True
+        self._changed.notify_all()
 
     # The link's thread
 
@@ -291,7 +296,7 @@ class Link:
         try:
             fresh = Loop(self._before_wait)
         except OSError:
-            return  # no descriptors: the old one must do
+            fresh = loop  # no descriptors: the old one must do
         with self._lock:
             self._loop = fresh
             self._armed = None
@@ -300,7 +305,8 @@ class Link:
                 self._woken = True
                 fresh.add_callback_threadsafe(self._run_inbox)
         self._arm()
-        loop.close()
+        if fresh is not loop:
+            loop.close()
 
     def _backoff(self) -> float:
         if not self._failures:
@@ -368,8 +374,9 @@ class Link:
             job()
         except BaseException as error:  # a SystemExit must not end this thread either
             _log.exception("%s: a fault on the connection thread", self.name)
-            self._end_error = self._end_error or error
-            self.reset(BrokerError(f"internal fault: {error!r}"))
+            if self.connection is not None:  # or it would be told as the end of the next one
+                self._end_error = self._end_error or error
+                self.reset(BrokerError(f"internal fault: {error!r}"))
 
     def _arm(self) -> None:
         """Have the loop wake for the earliest timer."""

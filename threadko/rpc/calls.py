@@ -104,14 +104,22 @@ class RpcCall(CallbackFuture[Any]):
         """Give up waiting; the request itself may already be under way, and is then carried out."""
         if not self._forget():
             return self.cancelled()
+        self._forget = _forgotten
         cancelled = super().cancel()
         self.set_running_or_notify_cancel()
         return cancelled
 
     def resolve(self, outcome: RawReply | Failure) -> None:
         """End the call; only for who has popped its entry."""
+        # The call and its request know each other through it; parted here, so that both are freed
+        # at once and not by the collector, which would be busy with nothing else.
+        self._forget = _forgotten
         if self.set_running_or_notify_cancel():
             self.set_result(outcome)
+
+
+def _forgotten() -> bool:
+    return False
 
 
 class PendingCalls:
