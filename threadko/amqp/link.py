@@ -247,6 +247,9 @@ class Link:
             self._drop_and_leave()
 
     def _main(self) -> None:
+        # start() may not have come so far yet, and owns_this_thread() must be right from the first
+        # callback on: a wait for ourselves would never end.
+        self._thread = threading.current_thread()
         error: ThreadkoError | None = None
         try:
             while not self._done:
