@@ -413,6 +413,12 @@ def test_broker_of_another_protocol_version_ends_the_connection() -> None:
     rig.loop.close()
 
 
+def test_much_is_received_at_once_and_once_in_a_turn(rig: Rig) -> None:
+    # Each further call would be a chance to lose the interpreter's lock for 5 ms.
+    assert vars(rig.transport)["_MAX_RECV_BYTES"] == 64 * 1024
+    assert vars(rig.transport)["_MAX_CONSUME_BYTES"] == 1
+
+
 # Writing
 
 

@@ -44,6 +44,21 @@ class Work:
         assert self.release.wait(TIMEOUT)
 
 
+class Asked(Deadline):
+    """A deadline that never comes, and tells when somebody is about to wait for it.
+
+    It is asked with the lock held that whoever wakes the waiter needs, too: so none is too early.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.waited_for = threading.Event()
+
+    def remaining(self) -> float | None:
+        self.waited_for.set()
+        return super().remaining()
+
+
 def is_idle(slots: Slots) -> bool:
     return slots.wait_idle(Deadline(TIMEOUT))
 
@@ -303,8 +318,10 @@ def test_wait_idle_is_woken_by_the_last_job(make_slots: MakeSlots) -> None:
         line.put(work)
         assert work.begun.wait(TIMEOUT)
     answers: list[bool] = []
-    waiter = threading.Thread(target=lambda: answers.append(slots.wait_idle(Deadline(None))))
+    deadline = Asked()
+    waiter = threading.Thread(target=lambda: answers.append(slots.wait_idle(deadline)))
     waiter.start()
+    assert deadline.waited_for.wait(TIMEOUT)
     works[0].release.set()
     works[1].release.set()
     waiter.join(TIMEOUT)
@@ -318,8 +335,10 @@ def test_kill_wakes_those_who_wait_for_idleness(make_slots: MakeSlots) -> None:
     slots.open_line("a").put(work)
     assert work.begun.wait(TIMEOUT)
     answers: list[bool] = []
-    waiter = threading.Thread(target=lambda: answers.append(slots.wait_idle(Deadline(None))))
+    deadline = Asked()
+    waiter = threading.Thread(target=lambda: answers.append(slots.wait_idle(deadline)))
     waiter.start()
+    assert deadline.waited_for.wait(TIMEOUT)
     slots.kill()
     waiter.join(TIMEOUT)
     assert answers == [False]
