@@ -120,3 +120,9 @@ def test_names_of_255_bytes_are_accepted():
 def test_what_the_broker_would_refuse_is_a_configuration_error(make, reason):
     with pytest.raises(ConfigurationError, match=reason):
         make()
+
+
+@pytest.mark.parametrize("value", [1.5, object(), 10**400, {"x": 2.5}, "\udc80"])
+def test_arguments_that_the_driver_cannot_send_are_refused_at_once(value) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be sent"):
+        Queue("q", arguments={"x-a": value})

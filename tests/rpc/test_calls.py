@@ -262,3 +262,12 @@ def test_call_that_is_answered_is_freed_with_its_request_and_without_the_collect
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_result_may_wait_for_ever_and_not_for_nonsense():
+    desk = Desk()
+    call = desk.make()
+    desk.pending.pop(call.correlation_id).resolve(REPLY)
+    assert call.result(float("inf")) == call.result(1e308) == "body"
+    with pytest.raises(ValueError, match="NaN"):
+        call.result(float("nan"))

@@ -239,3 +239,12 @@ def test_replies_come_whatever_the_order_they_are_waited_for(name, amqp_config):
         assert [call.result() for call in reversed(calls)] == list(reversed(range(100)))
         done = {call.result() for call in concurrent.futures.as_completed(calls, TIMEOUT)}
         assert done == set(range(100))
+
+
+@pytest.mark.parametrize("timeout", ["5", float("nan"), -1, True, [1]])
+def test_timeout_that_is_none_is_a_clear_error(amqp_config, timeout):
+    with (
+        ClusterRpcClient(config=amqp_config) as client,
+        pytest.raises(ValueError, match="a timeout is a number of seconds or None"),
+    ):
+        client.some.method.with_timeout(timeout)()

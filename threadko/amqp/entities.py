@@ -4,9 +4,12 @@ The keywords are those of kombu, so that a declaration moves over from nameko as
 broker would answer by closing the channel is refused here, where the mistake is written down.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Any
+
+import pika.data
 
 from threadko.exceptions import ConfigurationError
 
@@ -128,6 +131,14 @@ def _own_mapping(entity: Exchange | Queue, attribute: str, what: str) -> None:
         return
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigurationError(f"{what} must be a mapping with str keys")
+    try:
+        pika.data.encode_table([], dict(value))
+    except Exception as error:
+        # The driver encodes them when they are declared, and there each fault is a lost connection.
+        raise ConfigurationError(
+            f"{what} cannot be sent, AMQP arguments are text, whole numbers, bool and the like:"
+            f" {type(error).__name__} {reprlib.repr(dict(value))}"
+        ) from error
     object.__setattr__(entity, attribute, dict(value))
 
 

@@ -6,7 +6,7 @@ are matched without regard to case, and the spelling of the table wins where bot
 
 import difflib
 import logging
-import math
+import reprlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,13 +28,15 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 #: What fits into the 16 bits that AMQP has for a heartbeat or a prefetch count.
+_LARGEST = 1e15  # guessed: no number of anything here is larger
+_MAX_WORKERS = 10_000  # guessed: each is a thread, made when the service starts
 _MAX_SHORT = 0xFFFF
 
 Check = Callable[[str, Any], Any]
 
 
 def _refuse(name: str, allowed: str, value: Any) -> ConfigurationError:
-    return ConfigurationError(f"{name} must be {allowed}, not {value!r}")
+    return ConfigurationError(f"{name} must be {allowed}, not {reprlib.repr(value)}")
 
 
 def _refuse_type(name: str, allowed: str, value: Any) -> ConfigurationError:
@@ -44,8 +46,13 @@ def _refuse_type(name: str, allowed: str, value: Any) -> ConfigurationError:
 
 def _is_whole(value: Any) -> bool:
     # True is an int to Python, and never meant as one here.
+    return _is_number(value) and value == int(value)
+
+
+def _is_number(value: Any) -> bool:
+    # Compared, for math.isfinite() overflows with a large int; NaN compares as False.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value == int(value)
+    return is_number and abs(value) <= _LARGEST
 
 
 def _whole_number(least: int, most: int | None = None, unit: str = "") -> Check:
@@ -65,8 +72,7 @@ def _seconds(*, zero: bool = False) -> Check:
     allowed = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
 
     def check(name: str, value: Any) -> float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        if not _is_number(value) or value < 0 or (value == 0 and not zero):
             raise _refuse(name, allowed, value)
         return float(value)
 
@@ -84,7 +90,7 @@ def _check_heartbeat(name: str, value: Any) -> int:
 
 
 def _check_max_workers(name: str, value: Any) -> int:
-    result: int = _whole_number(0)(name, value)
+    result: int = _whole_number(0, _MAX_WORKERS)(name, value)
     return result or constants.DEFAULT_MAX_WORKERS
 
 
@@ -311,7 +317,7 @@ class ContainerSettings:
         serializer = values["serializer"]
         return cls(
             max_workers=max_workers,
-            prefetch_count=values["PREFETCH_COUNT"] or min(2 * max_workers, _MAX_SHORT),
+            prefetch_count=values["PREFETCH_COUNT"] or 2 * max_workers,
             parent_calls_tracked=values["parent_calls_tracked"],
             serializer=serializer,
             accept=values["ACCEPT"] or (serializer,),

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from threadko.concurrency.callbacks import CallbackFuture
+from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import RpcTimeout
 
 __all__ = ["Failure", "PendingCalls", "RawReply", "RpcCall"]
@@ -74,7 +75,7 @@ class RpcCall(CallbackFuture[Any]):
             concurrent.futures.CancelledError: the call was cancelled.
         """
         try:
-            outcome = super().result(timeout)
+            outcome = super().result(Deadline(timeout).remaining())
         except concurrent.futures.TimeoutError:
             raise RpcTimeout(f"{self.target} has not answered after {timeout} s") from None
         if isinstance(outcome, RawReply):
@@ -88,7 +89,7 @@ class RpcCall(CallbackFuture[Any]):
         here, and cancelling.
         """
         try:
-            outcome = super().result(timeout)
+            outcome = super().result(Deadline(timeout).remaining())
         except concurrent.futures.TimeoutError:
             raise RpcTimeout(f"{self.target} has not answered after {timeout} s") from None
         if not isinstance(outcome, RawReply):

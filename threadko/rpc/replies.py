@@ -13,6 +13,7 @@ connection follows, and calls that still have no reply fail.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -485,8 +486,17 @@ def start_call(
         encode(serializer, request_body(args, kwargs)),
         encode_headers(get_context()),
         decode=decode_reply,
-        timeout=timeout,
+        timeout=_check_timeout(timeout),
     )
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not timeout >= 0:
+        raise ValueError(f"a timeout is a number of seconds or None, not {timeout!r}")
+    return float(min(timeout, threading.TIMEOUT_MAX))
 
 
 def _expiration(timeout: float | None) -> str | None:
