@@ -248,3 +248,14 @@ def test_timeout_that_is_none_is_a_clear_error(amqp_config, timeout):
         pytest.raises(ValueError, match="a timeout is a number of seconds or None"),
     ):
         client.some.method.with_timeout(timeout)()
+
+
+def test_start_waits_for_an_absent_broker_no_longer_than_a_call_may_take(
+    amqp_config, broker_uri, proxy
+):
+    proxy.refuse()
+    rpc_client = ClusterRpcClient(
+        config=amqp_config, uri=proxy.uri_for(broker_uri), timeout=TIMEOUT / 100
+    )
+    with pytest.raises(BrokerUnavailable, match="is the broker running"):
+        rpc_client.start()

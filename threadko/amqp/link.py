@@ -167,7 +167,8 @@ class Link:
         if self._closed or self._interrupted:
             raise ContainerStopped("stopped while waiting for the broker")
         raise BrokerUnavailable(
-            f"no connection to {self.parameters.uri_redacted} in time: {error or 'no answer yet'}"
+            f"no connection to {self.parameters.uri_redacted} in time: {error or 'no answer yet'};"
+            " is the broker running, and is the address right?"
         )
 
     def interrupt(self) -> None:
@@ -321,7 +322,9 @@ class Link:
         if isinstance(error, BrokerRefused) and not self._was_up:
             return  # raised to whoever started us
         what = "lost the connection to" if was_up else "cannot connect to"
-        _log.warning("%s: %s %s: %s", self.name, what, self.parameters.uri_redacted, error)
+        _log.warning(
+            "%s: %s %s: %s; trying again", self.name, what, self.parameters.uri_redacted, error
+        )
 
     def _connect(self) -> None:
         loop = self._loop

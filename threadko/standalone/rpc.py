@@ -48,6 +48,9 @@ class _RpcClient(Generic[_Target]):
         self._accept = workers.accept
         self._parents_tracked = workers.parent_calls_tracked
         self._timeout = self._settings.timeout if timeout is None else timeout
+        # Who gives each call so long does not mean to wait for its connection for ever.
+        connect = self._broker.start_timeout
+        self._start_timeout = self._timeout if connect is None else connect
         self._context_data = dict(context_data or {})
         self._id = new_id()
         self._lock = threading.Lock()  # guards _link
@@ -64,7 +67,8 @@ class _RpcClient(Generic[_Target]):
 
         Raises:
             BrokerRefused: the broker refuses this login, or what is declared.
-            BrokerUnavailable: no connection within ``BROKER_START_TIMEOUT``.
+            BrokerUnavailable: no connection within ``BROKER_START_TIMEOUT``, or, where that is not
+                set, within the client's time-out.
         """
         with self._lock:
             link = self._link
@@ -72,7 +76,7 @@ class _RpcClient(Generic[_Target]):
                 link = self._link = self._make_link()
                 link.start()
         try:
-            link.wait_up(Deadline(self._broker.start_timeout))
+            link.wait_up(Deadline(self._start_timeout))
         except BaseException:
             with self._lock:
                 if self._link is link:
@@ -154,7 +158,8 @@ class ClusterRpcClient(_RpcClient[Client]):
 
     Args:
         context_data: sent along with each call.
-        timeout: seconds for each call; the configured ``RPC_TIMEOUT`` if not given.
+        timeout: seconds for each call, and for connecting unless ``BROKER_START_TIMEOUT`` is set;
+            the configured ``RPC_TIMEOUT`` if not given.
         uri: the broker; the configured ``AMQP_URI`` if not given.
         config: to use instead of the global configuration.
     """
