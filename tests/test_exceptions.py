@@ -365,6 +365,29 @@ def test_remote_error_arrives_when_the_registered_class_makes_no_exception() -> 
 
 
 @pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("exc_type", [SystemExit, KeyboardInterrupt, WorkerKilled])
+def test_remote_error_arrives_when_the_registered_class_would_end_the_caller(
+    exc_type: type[BaseException],
+) -> None:
+    registry["shop.End"] = exc_type
+    assert isinstance(deserialize({"exc_path": "shop.End"}), RemoteError)
+
+
+@pytest.mark.usefixtures("clean_registry")
+@pytest.mark.parametrize("exc_type", [SystemExit, GeneratorExit])
+def test_remote_error_arrives_when_the_constructor_would_end_the_caller(
+    exc_type: type[BaseException],
+) -> None:
+    @deserialize_to_instance
+    class EndingError(Exception):
+        def __init__(self) -> None:
+            raise exc_type
+
+    error = deserialize({"exc_type": "EndingError", "exc_path": get_module_path(EndingError)})
+    assert isinstance(error, RemoteError)
+
+
+@pytest.mark.usefixtures("clean_registry")
 def test_a_class_registered_under_namekos_path_is_found() -> None:
     registry["nameko.exceptions.Custom"] = KeyError
     assert type(deserialize({"exc_path": "nameko.exceptions.Custom"})) is KeyError

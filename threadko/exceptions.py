@@ -298,14 +298,14 @@ class _SafeCopy:
                 return repr(value)  # a file's items are its content, and reading them can block
             if id(value) in self._path or len(self._path) >= _MAX_DEPTH:
                 return "[...]"
-        except Exception:  # even `__class__` can be a property that raises
+        except BaseException:  # even `__class__` can be a property that raises
             return "[__unicode__ failed]"
         self._path.append(id(value))
         try:
             if isinstance(value, Mapping):
                 return {self._key(key): self.value(item) for key, item in self._pairs(value)}
             return [self.value(item) for item in self._bounded(value)]
-        except Exception:
+        except BaseException:
             return self._text(value)
         finally:
             self._path.pop()
@@ -332,7 +332,7 @@ class _SafeCopy:
             text = str.__str__(value if isinstance(value, str) else str(value))
             # A lone surrogate could not be encoded later, when no error can be reported any more.
             return text.encode("utf-8", "backslashreplace").decode("utf-8")
-        except Exception:
+        except BaseException:
             return "[__unicode__ failed]"
 
 
@@ -352,7 +352,7 @@ def serialize(exc: BaseException) -> dict[str, Any]:
         exc_path = f"{_NAMEKO_PREFIX}{exc_type.__name__}"
     try:
         args = safe_for_serialization(exc.args)
-    except Exception:  # `args` can be a property of the user's class
+    except BaseException:  # `args` can be a property of the user's class
         args = []
     return {
         "exc_type": exc_type.__name__,
@@ -362,7 +362,7 @@ def serialize(exc: BaseException) -> dict[str, Any]:
     }
 
 
-def deserialize(data: Any) -> BaseException:
+def deserialize(data: Any) -> Exception:
     """Return the exception that a reply's `error` describes; never raises.
 
     An instance of the registered class if there is one and it can be made from the arguments, else
@@ -375,9 +375,9 @@ def deserialize(data: Any) -> BaseException:
         args = data.get("exc_args")
         try:
             instance = exc_type(*(args if isinstance(args, (list, tuple)) else ()))
-        except Exception:  # the constructor is the user's, and wants other arguments
-            instance = None
-        if isinstance(instance, BaseException):
+        except (Exception, SystemExit, GeneratorExit):
+            instance = None  # the constructor is the user's, and wants other arguments
+        if isinstance(instance, Exception):  # no far side may end the caller's thread
             return instance
     name = data.get("exc_type")
     value = data.get("value")

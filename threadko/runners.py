@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from threadko.concurrency.deadline import Deadline
-from threadko.concurrency.threads import start_thread, thread_name
+from threadko.concurrency.threads import run_in_thread, thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.settings import ContainerSettings
 from threadko.containers import Observer, ServiceContainer, get_container_cls, get_service_name
@@ -119,7 +119,7 @@ class ServiceRunner:
             self._stopping = True
         deadline = Deadline(self._shutdown_timeout())
         if any(container.owns_current_thread() for container in self.containers):
-            start_thread(partial(self._stop_alone, deadline), thread_name("runner", "stop"))
+            run_in_thread(partial(self._stop_alone, deadline), thread_name("runner", "stop"))
             return
         errors: list[BaseException] = []
         self._stop_all(deadline, errors)
@@ -172,11 +172,12 @@ class ServiceRunner:
     ) -> None:
         """Call with each container, side by side."""
         threads = [
-            start_thread(partial(call, container), thread_name(container.service_name, "runner"))
+            run_in_thread(partial(call, container), thread_name(container.service_name, "runner"))
             for container in containers
         ]
         for thread in threads:
-            thread.join()
+            if thread is not None:
+                thread.join()
 
 
 def _callers_first(containers: Iterable[ServiceContainer]) -> Iterator[list[ServiceContainer]]:

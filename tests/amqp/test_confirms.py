@@ -4,7 +4,7 @@ import pika.exceptions
 import pytest
 
 from threadko.amqp.confirms import ConfirmChannel, Outgoing
-from threadko.amqp.entities import Exchange
+from threadko.amqp.entities import Exchange, Queue
 from threadko.amqp.message import Properties, encode_properties
 from threadko.concurrency.timers import TimerHeap
 
@@ -39,6 +39,16 @@ class FakeChannel:
         # pika raises where a closing channel is used
         assert self.is_open, "the channel is not open"
         self.declared.append(name)
+        self._ask(lambda: callback(None))
+
+    def queue_declare(self, name, *, callback, **_):
+        assert self.is_open, "the channel is not open"
+        self.declared.append(name)
+        self._ask(lambda: callback(None))
+
+    def queue_bind(self, name, exchange, *, callback, **_):
+        assert self.is_open, "the channel is not open"
+        self.declared.append(f"{name} to {exchange}")
         self._ask(lambda: callback(None))
 
     def close(self):
@@ -657,3 +667,70 @@ def test_channel_closed_by_the_broker_is_not_opened_twice_when_the_connection_is
     desk.link.run_due()
     assert len(desk.link.connection.channels) == 1
     assert desk.names("written") == "abab"
+
+
+# Pausing
+
+
+def test_nothing_is_written_while_paused(desk):
+    desk.channel.pause()
+    desk.send("a", "b")
+    assert desk.names("written") == ""
+    desk.channel.resume()
+    assert desk.names("written") == "ab"
+    desk.send("c")
+    assert desk.names("written") == "abc"
+
+
+def test_resume_before_the_channel_is_open_writes_nothing():
+    desk = Desk()
+    desk.channel.pause()
+    desk.send("a")
+    desk.channel.resume()
+    assert desk.names("written") == ""
+    desk.open()
+    assert desk.names("written") == "a"
+
+
+def test_suspects_wait_while_paused(desk):
+    desk.send("a", "b")
+    desk.channel.pause()
+    desk.broker.closed_by_broker()
+    assert desk.names("written") == "ab"
+    desk.channel.resume()
+    assert desk.names("written") == "aba"
+    desk.confirm(1)
+    assert desk.names("written") == "abab"
+
+
+def test_pause_ends_with_the_connection(desk):
+    desk.channel.pause()
+    desk.send("a")
+    desk.reconnect()
+    assert desk.names("written") == "a"
+
+
+# What went with a missing exchange
+
+
+def test_queue_is_declared_and_bound_anew_when_an_exchange_is_missing():
+    queue = Queue("replies", exchange=Exchange("rpc", type="topic"), routing_key="key")
+    desk = Desk(restore=queue)
+    desk.open()
+    assert desk.broker.declared == []
+    desk.send("a")
+    desk.broker.closed_by_broker(404, "no exchange 'rpc'")
+    assert desk.broker.declared == ["rpc", "replies", "replies to rpc"]
+    assert desk.names("written") == "aa"
+    desk.reconnect()
+    assert desk.broker.declared == []
+
+
+def test_queue_is_not_declared_anew_when_a_message_is_refused():
+    queue = Queue("replies", exchange=Exchange("rpc", type="topic"), routing_key="key")
+    desk = Desk(restore=queue)
+    desk.open()
+    desk.send("a")
+    desk.broker.closed_by_broker(406, "too large")
+    assert desk.broker.declared == []
+    assert desk.names("failed") == "a"

@@ -5,6 +5,7 @@ of the stream of bytes can be tried. What needs a thread and a socket is in test
 """
 
 import logging
+import socket
 import ssl
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ import pytest
 from pika import spec
 from pika.frame import Body, Header, Heartbeat, Method
 
-from threadko.amqp.connection import ChannelHandler, Connection, Loop
+from threadko.amqp.connection import ChannelHandler, Connection
+from threadko.amqp.loop import Loop
 from threadko.amqp.message import ack_frame, decode_properties
 from threadko.amqp.parameters import BrokerParameters
 
@@ -25,6 +27,8 @@ class Socket:
     """Takes what it is told to take of each send."""
 
     def __init__(self) -> None:
+        self._sock, self._peer = socket.socketpair()
+        self._sock.setblocking(False)
         self.sends: list[bytes] = []
         self.limits: list[int | OSError] = []
 
@@ -35,6 +39,23 @@ class Socket:
         if limit:
             self.sends.append(data[:limit])
         return min(limit, len(data))
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def recv(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def arrive(self, data: bytes) -> None:
+        """Let the broker send ``data``; nothing is the end of what it sends."""
+        if data:
+            self._peer.sendall(data)
+        else:
+            self._peer.shutdown(socket.SHUT_WR)
+
+    def free(self) -> None:
+        self._sock.close()
+        self._peer.close()
 
     def close(self) -> None:
         self.sends.append(b"closed")
@@ -47,6 +68,14 @@ class Transport:
         self._sock = sock or Socket()
         self.written: list[bytes] = []
         self.aborted = False
+        self.left_to_pika: list[int] = []
+        self.faults: list[BaseException] = []
+
+    def on_event(self, fd: int, events: int) -> None:
+        self.left_to_pika.append(events)
+
+    def _initiate_abort(self, error: BaseException) -> None:
+        self.faults.append(error)
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -88,6 +117,8 @@ class Rig:
             on_end=self.ends.append,
         )
         self.transport = Transport(sock)
+        if sock is None:
+            self.loop.add_handler(self.transport._sock.fileno(), self.transport.on_event, Loop.READ)
         self.connection._proto_connection_made(self.transport)
         if opened:
             self.feed(START + TUNE + OPEN_OK)
@@ -105,6 +136,17 @@ class Rig:
 
     def feed(self, data: bytes) -> None:
         self.connection._proto_data_received(data)
+
+    def arrive(self, data: bytes) -> None:
+        """Let ``data`` come in through the socket, and the loop have one turn."""
+        self.transport._sock.arrive(data)
+        self.loop.call_later(0, self.loop.stop)
+        self.loop.start()
+
+    def close(self) -> None:
+        self.loop.close()
+        if isinstance(self.transport._sock, Socket):
+            self.transport._sock.free()
 
     def open_channel(self, number: int) -> Recorder:
         handler = Recorder()
@@ -129,7 +171,7 @@ OPEN_OK = Method(0, spec.Connection.OpenOk()).marshal()
 def rig() -> Iterator[Rig]:
     made = Rig()
     yield made
-    made.loop.close()
+    made.close()
 
 
 def deliver(
@@ -163,14 +205,14 @@ def test_connection_opens_by_the_usual_handshake() -> None:
     assert rig.connection.frame_max == 131072
     rig.connection.flush()
     assert len(rig.sends) == 2  # all answers to it in one
-    rig.loop.close()
+    rig.close()
 
 
 def test_smaller_frames_of_the_broker_are_agreed_to() -> None:
     rig = Rig(opened=False)
     rig.feed(START + Method(0, spec.Connection.Tune(2047, 8192, 20)).marshal() + OPEN_OK)
     assert rig.connection.frame_max == 8192
-    rig.loop.close()
+    rig.close()
 
 
 def test_delivery_goes_to_the_handler_of_its_channel_with_its_header_raw(rig: Rig) -> None:
@@ -349,6 +391,8 @@ def test_half_a_message_is_forgotten_when_its_channel_is_opened_anew(rig: Rig) -
     [
         (Heartbeat().marshal()[:-1] + b"\x00", pika.exceptions.InvalidFrameError),
         (deliver(b"ab")[:-1] + b"\x00", pika.exceptions.InvalidFrameError),
+        (struct.pack(">BHI", 3, 1, 131_073) + b"x", pika.exceptions.InvalidFrameError),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", pika.exceptions.InvalidFrameError),
         (Body(1, b"x").marshal(), pika.exceptions.UnexpectedFrameError),
         (Header(1, 1, pika.BasicProperties()).marshal(), pika.exceptions.UnexpectedFrameError),
         (
@@ -410,13 +454,29 @@ def test_broker_of_another_protocol_version_ends_the_connection() -> None:
     rig.connection._proto_connection_lost(OSError("closed"))
     (error,) = rig.ends
     assert isinstance(error, pika.exceptions.IncompatibleProtocolError)
-    rig.loop.close()
+    rig.close()
 
 
 def test_much_is_received_at_once_and_once_in_a_turn(rig: Rig) -> None:
     # Each further call would be a chance to lose the interpreter's lock for 5 ms.
     assert vars(rig.transport)["_MAX_RECV_BYTES"] == 64 * 1024
     assert vars(rig.transport)["_MAX_CONSUME_BYTES"] == 1
+    recorder = rig.open_channel(1)
+    rig.arrive(deliver() + deliver())
+    assert [kind for kind, *_ in recorder.seen] == ["deliver"] * 2
+    assert rig.transport.left_to_pika == []
+
+
+def test_end_of_what_arrives_is_left_to_pika(rig: Rig) -> None:
+    rig.arrive(b"")
+    assert rig.transport.left_to_pika
+    assert rig.transport.faults == []
+
+
+def test_fault_in_what_arrives_ends_the_connection(rig: Rig) -> None:
+    rig.arrive(Method(1, spec.Channel.OpenOk()).marshal()[:-1] + b"x")
+    (fault,) = rig.transport.faults
+    assert isinstance(fault, pika.exceptions.InvalidFrameError)
 
 
 # Writing
@@ -456,7 +516,7 @@ def test_encrypted_socket_is_written_by_its_transport() -> None:
     rig.connection.write(b"secret")
     rig.connection.flush()
     assert rig.transport.written == [b"secret"]
-    rig.loop.close()
+    rig.close()
 
 
 def test_what_is_written_after_the_connection_was_lost_goes_nowhere(rig: Rig) -> None:
@@ -500,30 +560,6 @@ def test_socket_can_be_closed_by_hand_at_any_time(rig: Rig) -> None:
     rig.connection._proto_connection_lost(OSError("gone"))
     rig.connection.close_socket()
     assert rig.sends == [b"closed"]
-
-
-# The loop
-
-
-def test_loop_calls_back_before_each_wait_and_leaves_when_stopped() -> None:
-    turns: list[str] = []
-    loop = Loop(lambda: turns.append("turn"))
-    loop.add_callback_threadsafe(lambda: turns.append("callback"))
-    loop.call_later(0, loop.stop)
-    loop.start()
-    assert turns[0] == "turn"
-    assert turns[-1] == "turn"
-    assert turns.count("callback") == 1
-    loop.close()
-
-
-def test_loop_stopped_before_it_starts_does_not_wait() -> None:
-    turns: list[str] = []
-    loop = Loop(lambda: turns.append("turn"))
-    loop.stop()
-    loop.start()
-    assert turns == ["turn"]
-    loop.close()
 
 
 def test_drivers_log_is_quiet_for_our_threads_and_loud_for_the_host(

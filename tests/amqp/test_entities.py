@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from threadko.amqp.entities import Exchange, Queue
+from threadko.amqp.entities import Exchange, Queue, as_exchange, as_queue
 from threadko.exceptions import ConfigurationError
 
 
@@ -126,3 +126,95 @@ def test_what_the_broker_would_refuse_is_a_configuration_error(make, reason):
 def test_arguments_that_the_driver_cannot_send_are_refused_at_once(value) -> None:
     with pytest.raises(ConfigurationError, match="cannot be sent"):
         Queue("q", arguments={"x-a": value})
+
+
+class Shape:
+    """Something with the attributes that it is made with, as kombu's objects have them."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def kombu_exchange(**changes):
+    attributes = {
+        "name": "shop.events",
+        "type": "topic",
+        "durable": True,
+        "auto_delete": False,
+        "arguments": None,
+        "no_declare": None,
+        "passive": False,
+        "delivery_mode": None,
+    }
+    return Shape(**{**attributes, **changes})
+
+
+def kombu_queue(**changes):
+    attributes = {
+        "name": "evt",
+        "exchange": kombu_exchange(),
+        "routing_key": "paid",
+        "durable": True,
+        "exclusive": False,
+        "auto_delete": False,
+        "no_ack": None,
+        "alias": None,
+        "bindings": set(),
+        "queue_arguments": {"x-queue-type": "quorum"},
+        "binding_arguments": None,
+        "consumer_arguments": None,
+        "no_declare": None,
+        "expires": 2.5,
+        "message_ttl": None,
+        "max_length": 5,
+        "max_length_bytes": None,
+        "max_priority": None,
+    }
+    return Shape(**{**attributes, **changes})
+
+
+def test_objects_of_kombus_shape_are_taken():
+    exchange = Exchange("shop.events", "topic")
+    assert as_exchange(kombu_exchange()) == exchange
+    assert as_queue(kombu_queue()) == Queue(
+        "evt",
+        exchange,
+        "paid",
+        arguments={"x-queue-type": "quorum"},
+        expires=2.5,
+        max_length=5,
+    )
+
+
+def test_own_objects_are_taken_as_they_are():
+    exchange, queue = Exchange("x"), Queue("q")
+    assert as_exchange(exchange) is exchange
+    assert as_queue(queue) is queue
+
+
+@pytest.mark.parametrize("exchange", [None, kombu_exchange(name="")])
+def test_queue_without_an_exchange_is_bound_to_none(exchange):
+    found = as_queue(kombu_queue(exchange=exchange, routing_key=None))
+    assert (found.exchange, found.routing_key) == (None, "")
+
+
+def test_own_exchange_may_be_in_a_queue_of_kombus():
+    assert as_queue(kombu_queue(exchange=Exchange("x"))).exchange == Exchange("x")
+
+
+@pytest.mark.parametrize(
+    ("take", "value", "words"),
+    [
+        (as_queue, "evt", "a Queue is wanted, and str is none, for it has no"),
+        (as_queue, None, "NoneType is none"),
+        (as_queue, Queue, "Queue is none"),
+        (as_exchange, kombu_queue(), "an Exchange is wanted, and Shape is none"),
+        (as_queue, kombu_queue(exchange="shop"), "an Exchange is wanted, and str is none"),
+        (as_queue, kombu_queue(bindings={1}), "several bindings"),
+        (as_queue, kombu_queue(name=5), "must be a str, not int"),
+        (as_queue, kombu_queue(max_length=-1), "max_length"),
+    ],
+)
+def test_other_objects_are_refused_in_one_line(take, value, words):
+    with pytest.raises(ConfigurationError, match=words):
+        take(value)

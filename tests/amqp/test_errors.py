@@ -1,6 +1,7 @@
 import contextlib
 import inspect
 import re
+import ssl
 import uuid
 
 import pika
@@ -44,7 +45,13 @@ PERMANENT = [
         "broker:5672 refused the login of user 'ann'.* correct user and password in AMQP_URI",
     ),
     (CONNECTION(403, "ACCESS_REFUSED - Login was refused"), "login of user 'ann'"),
-    (pika.exceptions.AuthenticationError("EXTERNAL"), "login of user 'ann'"),
+    (ssl.SSLCertVerificationError(1, "self-signed"), "ca_certs .* renew the certificate .*signed"),
+    (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "refused the TLS connection.*WRONG_VERSION"),
+    (
+        pika.exceptions.StreamLostError("SSLError(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')"),
+        "correct port, certfile and keyfile",
+    ),
+    (pika.exceptions.AuthenticationError("EXTERNAL"), "does not offer the LOGIN_METHOD PLAIN"),
     (open_error("NOT_ALLOWED - vhost shop not found"), "no vhost 'shop': create it"),
     (
         open_error("NOT_ALLOWED - access to vhost 'shop' refused for user 'ann'"),

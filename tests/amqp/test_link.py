@@ -84,7 +84,7 @@ class Events:
 class Rig:
     """A link, its session, and shortcuts to wait for what they do."""
 
-    def __init__(self, uri: str, heartbeat: int = 20) -> None:
+    def __init__(self, uri: str | list[str], heartbeat: int = 20) -> None:
         self.events = Events()
         self.name = f"threadko-test-link-{next(Numbers)}"
         parameters = BrokerParameters.from_uri(uri, heartbeat)
@@ -144,7 +144,7 @@ MakeRig = Callable[..., Rig]
 def make_rig() -> Iterator[MakeRig]:
     rigs: list[Rig] = []
 
-    def make(uri: str, heartbeat: int = 20) -> Rig:
+    def make(uri: str | list[str], heartbeat: int = 20) -> Rig:
         rigs.append(Rig(uri, heartbeat))
         return rigs[-1]
 
@@ -842,7 +842,7 @@ def test_neither_descriptors_nor_threads_are_left_by_refusals_and_losses(
     assert rig.link.stop(TIMEOUT)
     proxy.wait_for(lambda: proxy.connections == 0)
     assert threading.active_count() <= threads - 26
-    assert count_descriptors() <= descriptors - 26 * 3
+    assert count_descriptors() <= descriptors - 26 * 2
 
 
 FULL = """
@@ -901,7 +901,7 @@ assert link.stop(20)
 
 NARROW = """
 import os, resource, sys
-from threadko.amqp.connection import Loop
+from threadko.amqp.loop import Loop
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 taken = []
@@ -1334,3 +1334,49 @@ def test_job_that_holds_the_thread_makes_stop_give_up_in_time(
     assert "did not end" in caplog.text
     hold.set()
     rig.wait_gone()
+
+
+# Several nodes
+
+
+def test_next_node_is_tried_at_once_when_one_fails(
+    make_rig: MakeRig, nowhere: str, broker_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rig = make_rig([nowhere, nowhere, broker_uri]).up()
+    assert rig.run(lambda: rig.link.parameters.port) == BrokerParameters.from_uri(broker_uri).port
+    assert caplog.text.count("cannot connect to") == 2
+
+
+def test_lost_node_is_followed_by_the_next_and_it_goes_round(
+    make_rig: MakeRig, broker_uri: str
+) -> None:
+    with Proxy.for_uri(broker_uri) as first, Proxy.for_uri(broker_uri) as second:
+        rig = make_rig([first.uri_for(broker_uri), second.uri_for(broker_uri)]).up()
+        for here, there in ((first, second), (second, first), (first, second)):
+            rig.next_begun()
+            here.wait_for(lambda here=here: here.connections == 1)
+            there.wait_for(lambda there=there: there.connections == 0)
+            here.cut()
+        rig.next_begun()
+
+
+def test_start_ends_only_when_every_node_refuses_for_good(
+    make_rig: MakeRig, broker_uri: str
+) -> None:
+    wrong = broker_uri.replace("guest:guest", "guest:wrong")
+    assert wrong != broker_uri
+    assert make_rig([wrong, broker_uri]).up().link.is_up
+    rig = make_rig([wrong, wrong]).start()
+    with pytest.raises(BrokerRefused, match="login"):
+        rig.link.wait_up(Deadline(TIMEOUT))
+
+
+def test_node_that_is_away_keeps_the_hope_up(
+    make_rig: MakeRig, broker_uri: str, nowhere: str
+) -> None:
+    wrong = broker_uri.replace("guest:guest", "guest:wrong")
+    rig = make_rig([wrong, nowhere]).start()
+    for _ in range(6):
+        rig.next_end()
+    assert rig.is_alive()

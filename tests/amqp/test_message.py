@@ -12,6 +12,7 @@ from threadko.amqp.message import (
     check_sendable,
     decode_properties,
     encode_properties,
+    encode_reply_properties,
     find_correlation_id,
     parse_deliver,
     parse_return,
@@ -222,7 +223,7 @@ def test_settling_frames_are_those_of_pika(tag, flag):
 def test_deliver_is_parsed_as_pika_wrote_it(redelivered):
     method = pika.spec.Basic.Deliver("ctag", 2**40, redelivered, "x", "käse.#")
     payload = b"1234" + b"".join(method.encode())
-    assert parse_deliver(payload, 4) == ("ctag", 2**40, redelivered, "x", "käse.#")
+    assert parse_deliver(payload, 4) == (2**40, redelivered, "x", "käse.#")
 
 
 def test_return_is_parsed_as_pika_wrote_it():
@@ -271,3 +272,22 @@ def test_header_payload_of_a_frame_is_what_the_codec_writes():
     frames = publish_frames(1, "", "q", False, header, b"body", 131072)
     start = frames.index(struct.pack(">BH", 2, 1), 8)
     assert frames[start + 7 + 12 :].startswith(header)
+
+
+@pytest.mark.parametrize("correlation_id", [None, "", "a" * 36, "käse", "x" * 255])
+def test_reply_properties_are_the_usual_ones(correlation_id):
+    usual = Properties(
+        content_type="application/x-yaml",
+        content_encoding="utf-8",
+        headers={},
+        delivery_mode=2,
+        priority=0,
+        correlation_id=correlation_id,
+    )
+    encoded = encode_reply_properties("application/x-yaml", "utf-8", correlation_id)
+    assert encoded == encode_properties(usual)
+
+
+def test_reply_properties_name_what_is_too_long():
+    with pytest.raises(EncodeError, match="correlation_id is 256 bytes long"):
+        encode_reply_properties("application/json", "utf-8", "x" * 256)

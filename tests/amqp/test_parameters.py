@@ -21,6 +21,10 @@ from threadko.exceptions import ConfigurationError
         ("amqp://u:p:q@h", ("h", 5672, "u", "p:q", "/")),
         ("amqp://[::1]:5673/v", ("::1", 5673, "guest", "guest", "v")),
         ("amqp://10.0.0.1:5673", ("10.0.0.1", 5673, "guest", "guest", "/")),
+        ("amqps://h", ("h", 5671, "guest", "guest", "/")),
+        ("pyamqps://h:1", ("h", 1, "guest", "guest", "/")),
+        ("amqp://rabbit_1.shop-net", ("rabbit_1.shop-net", 5672, "guest", "guest", "/")),
+        ("amqp://bücher.example", ("bücher.example", 5672, "guest", "guest", "/")),
     ],
 )
 def test_uri_is_taken_apart(uri, expected):
@@ -34,7 +38,15 @@ def test_uri_is_taken_apart(uri, expected):
         ("", "must begin with amqp://"),
         ("localhost", "must begin with amqp://"),
         ("u:sekret@h", "must begin with amqp://"),
-        ("amqps://u:sekret@h", "not supported yet"),
+        ("ftps://u:sekret@h", "or amqps:// for TLS"),
+        ("amqp://u:sekret@a b/v", "cannot be the name of one"),
+        ("amqp://u:sekret@a..b/v", "cannot be the name of one"),
+        ("amqp://u:sekret@-a/v", "cannot be the name of one"),
+        ("amqp://u:sekret@" + "a" * 64, "cannot be the name of one"),
+        ("amqp://u:sekret@" + "ab." * 90, "cannot be the name of one"),
+        ([], "the list of brokers is empty"),
+        (["amqp://a", 5], "must be a str, not int"),
+        ("amqp://a;x://u:sekret@b", "must begin with amqp://"),
         ("memory://u:sekret@h", "must begin with amqp://"),
         ("http://u:sekret@h", "must begin with amqp://"),
         ("amqp://", "names no host"),
@@ -57,9 +69,7 @@ def test_uri_is_taken_apart(uri, expected):
         ("amqp://u:sekret@h/%FF", "the vhost is not percent-encoded UTF-8"),
         ("amqp://u:sekret@h/" + "v" * 256, "longer than 255"),
         ("amqp://u:sekret@h/\ud800", "the vhost is not percent-encoded UTF-8"),
-        ("amqp://u:sekret@a;amqp://u:sekret@b", "not a list|percent-encoded|host or port"),
-        ("amqp://u:sekret@a/;amqp://b/", "not a list"),
-        ("amqp://u:sekret@a;b/", "not a list"),
+        ("amqp://u:sekret@a;b/", "cannot be the name of one"),
         ("amqp://u:sekret@h/v?ssl=1", "unknown option"),
         ("amqp://u:1?sekret", "unknown option"),
         ("amqp://u:sekret@h/v?heartbeat=x", "whole seconds"),
@@ -126,3 +136,56 @@ def test_pika_is_given_everything():
     assert (given.heartbeat, given.connection_attempts) == (7, 1)
     assert (given.socket_timeout, given.stack_timeout) == (10, 15)
     assert given.blocked_connection_timeout is None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        ["amqp://u:p;q@a/v", "amqps://b", "amqp://c:1"],
+        ("amqp://u:p;q@a/v", "amqps://b", "amqp://c:1"),
+        "amqp://u:p;q@a/v;amqps://b;amqp://c:1",
+        " amqp://u:p;q@a/v ; amqps://b; amqp://c:1; ",
+        ["amqp://u:p;q@a/v;amqps://b", "amqp://c:1"],
+    ],
+)
+def test_several_addresses_are_the_nodes_of_one_cluster(uri):
+    parameters = BrokerParameters.from_uri(uri, 7, connection_name="shop")
+    nodes = parameters.nodes
+    assert [(each.host, each.port, each.tls) for each in nodes] == [
+        ("a", 5672, None),
+        ("b", 5671, ()),
+        ("c", 1, None),
+    ]
+    assert nodes[0].password == "p;q"
+    assert {(each.heartbeat, each.connection_name) for each in nodes} == {(7, "shop")}
+    assert all(each.alternatives == () for each in nodes)
+    assert parameters != nodes[0]
+
+
+def test_tls_changes_the_port_and_the_scheme():
+    parameters = BrokerParameters.from_uri("amqp://h", ssl=True)
+    assert (parameters.port, parameters.tls) == (5671, ())
+    assert parameters.uri_redacted == "amqps://guest:********@h:5671/"
+    options = parameters.to_pika().ssl_options
+    assert options.server_hostname == "h"
+    assert options.context.check_hostname
+
+
+def test_name_to_expect_of_the_broker_can_be_given():
+    parameters = BrokerParameters.from_uri("amqps://10.0.0.1", ssl={"server_hostname": "rabbit"})
+    assert parameters.to_pika().ssl_options.server_hostname == "rabbit"
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [(None, "PLAIN"), ("amqplain", "AMQPLAIN"), ("EXTERNAL", "EXTERNAL")]
+)
+def test_login_method_chooses_the_credentials(method, kind):
+    parameters = BrokerParameters.from_uri("amqp://u:p@h", login_method=method)
+    assert kind == parameters.to_pika().credentials.TYPE
+
+
+def test_unusable_options_are_refused():
+    with pytest.raises(ConfigurationError, match="AMQP_SSL"):
+        BrokerParameters.from_uri("amqp://h", ssl="yes")
+    with pytest.raises(ConfigurationError, match="LOGIN_METHOD"):
+        BrokerParameters.from_uri("amqp://h", login_method="KERBEROS")

@@ -46,7 +46,7 @@ SURVIVORS = {
     "text": {"language": "de", "empty": "", "umlaut": "Käse €", "zero": "a\0b"},
     "stack": {"nameko.call_id_stack": ["a.b.1", "c.d.2"]},
     "integers": {"a": 0, "b": -1, "c": 2**31 - 1, "d": -(2**31), "e": 2**31, "f": -(2**63)},
-    "floats": {"a": 1.5, "b": -0.1, "c": 1e300, "d": math.inf},
+    "floats": {"a": 1.5, "b": -0.1, "c": 1e300, "d": 5e-324},
     "booleans": {"a": True, "b": False},
     "nothing": {"a": None},
     "bytes": {"a": b"\xff\0x", "b": b""},
@@ -244,6 +244,9 @@ for _ in range(60):
         datetime.date(2026, 1, 1),
         datetime.datetime(1969, 12, 31),
         datetime.datetime(1, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=5))),
+        math.nan,
+        math.inf,
+        -math.inf,
         decimal.Decimal("NaN"),
         decimal.Decimal("Infinity"),
         decimal.Decimal(2**31),
@@ -261,6 +264,12 @@ for _ in range(60):
 def test_unencodable_value_is_refused_by_its_key(value):
     with pytest.raises(EncodeError, match=r"header 'nameko\.bad"):
         encode_table({"nameko.good": 1, "nameko.bad": value})
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf], ids=str)
+def test_a_float_without_end_is_read_when_another_broker_lets_it_pass(number):
+    raw = field(b"d", struct.pack(">d", number))
+    assert decode_table(raw, 0)[0] == {"k": number}
 
 
 def test_error_names_the_whole_path_to_the_value():

@@ -18,27 +18,50 @@ def file(tmp_path):
     return str(path)
 
 
-def test_definition_wins_over_the_file(file):
-    config = load_config(file, ["max_workers=5", "own=[1, 2]"], None)
-    assert config == {"AMQP_URI": "from-file", "max_workers": 5, "own": [1, 2]}
+def load(path=None, defines=(), broker=None, environ=None):
+    return load_config(path, defines, broker, environ or {}).values
 
 
-def test_last_definition_of_a_key_wins():
-    assert load_config(None, ["a=1", "a=2"], None) == {"a": 2}
+def test_environment_wins_over_the_file_and_definition_over_both(file):
+    environ = {"THREADKO_AMQP_URI": "from-env", "THREADKO_MAX_WORKERS": "4"}
+    assert load(file) == {"AMQP_URI": "from-file", "max_workers": 3}
+    assert load(file, environ=environ) == {"AMQP_URI": "from-env", "max_workers": 4}
+    config = load(file, ["MAX_WORKERS=5", "own=[1, 2]"], environ=environ)
+    assert config == {"AMQP_URI": "from-env", "max_workers": 5, "own": [1, 2]}
+
+
+def test_each_entry_has_its_source(file):
+    config = load_config(file, ["own=1"], None, {"THREADKO_MAX_WORKERS": "4"})
+    names = ("AMQP_URI", "max_workers", "own", "HEARTBEAT")
+    found = [config.sources[name].value for name in names]
+    assert found == ["file", "environment", "define", "default"]
+
+
+def test_file_has_the_variables_of_the_environment(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("AMQP_URI: amqp://${HOST:nowhere}/\n", encoding="utf-8")
+    assert load(str(path), environ={"HOST": "h"}) == {"AMQP_URI": "amqp://h/"}
+
+
+def test_environment_is_that_of_the_process_by_default(monkeypatch):
+    monkeypatch.setenv("THREADKO_HEARTBEAT", "7")
+    assert load_config(None, [], None).values["HEARTBEAT"] == 7
 
 
 def test_broker_is_taken_when_there_is_none():
-    assert load_config(None, [], "amqp://h") == {"AMQP_URI": "amqp://h"}
+    assert load(broker="amqp://h") == {"AMQP_URI": "amqp://h"}
 
 
 @pytest.mark.parametrize("key", ["AMQP_URI", "amqp_uri"])
 def test_broker_is_not_taken_when_there_is_one(key):
-    assert load_config(None, [f"{key}=amqp://mine"], "amqp://h") == {key: "amqp://mine"}
+    assert load(defines=[f"{key}=amqp://mine"], broker="amqp://h") == {key: "amqp://mine"}
+    environ = {f"THREADKO_{key}": "amqp://mine"}
+    assert load(environ=environ, broker="amqp://h") == {"AMQP_URI": "amqp://mine"}
 
 
 def test_wrong_file_is_refused(tmp_path):
     with pytest.raises(ConfigurationError):
-        load_config(str(tmp_path / "absent.yaml"), [], None)
+        load(str(tmp_path / "absent.yaml"))
 
 
 def make_command(error):

@@ -21,6 +21,7 @@ class FakeRunner:
     """A runner that lives until it is told to end, and tells which of its methods were called."""
 
     service_names = ("fake",)
+    containers = ()
 
     def __init__(self, start_error=None, wait_error=None, stop_error=None, kill_error=None):
         self.errors = {
@@ -156,6 +157,35 @@ def test_third_signal_leaves_at_once(run_shell):
     with pytest.raises(Left, match="with 130"):
         code.result(TIMEOUT)
     held.set()
+
+
+class FakeContainer:
+    being_killed = True
+
+
+def test_stop_that_turned_into_a_kill_is_code_4(run_shell, caplog):
+    runner = FakeRunner()
+    runner.containers = [FakeContainer()]
+    shell, code = run_shell(runner)
+    shell.signal(signal.SIGTERM)
+    assert code.result(TIMEOUT) == 4
+    assert "SHUTDOWN_TIMEOUT" in caplog.text
+
+
+def test_failed_service_is_code_1_even_if_it_was_killed(run_shell):
+    runner = FakeRunner(wait_error=ValueError("broken"))
+    runner.containers = [FakeContainer()]
+    shell, code = run_shell(runner)
+    shell.signal(signal.SIGTERM)
+    assert code.result(TIMEOUT) == 1
+
+
+def test_service_that_killed_itself_without_an_error_is_code_0(run_shell):
+    runner = FakeRunner()
+    runner.start = runner.over.set
+    runner.containers = [FakeContainer()]
+    _, code = run_shell(runner)
+    assert code.result(TIMEOUT) == 0
 
 
 def test_failed_service_is_logged_and_code_1(run_shell, caplog):

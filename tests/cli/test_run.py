@@ -37,11 +37,11 @@ class Service:
 class Command:
     """`threadko run` in a process; what it writes can be waited for."""
 
-    def __init__(self, folder, *args):
+    def __init__(self, folder, *args, environ=None):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "threadko", "run", *args],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,10 +89,10 @@ class Command:
 def start(tmp_path):
     made = []
 
-    def start(*args, source=None):
+    def start(*args, source=None, environ=None):
         if source is not None:
             (tmp_path / "svc.py").write_text(source, encoding="utf-8")
-        command = Command(tmp_path, *args)
+        command = Command(tmp_path, *args, environ=environ)
         made.append(command)
         return command
 
@@ -224,6 +224,32 @@ def test_service_answers_calls_from_another_process(run_service, make_client):
         assert client.hello("Ada") == "Hello, Ada!"
     command.signal(signal.SIGTERM)
     assert command.wait() == 0
+
+
+def test_service_is_configured_by_the_environment_alone(start, names, amqp_config, make_client):
+    name = names.service()
+    environ = {f"THREADKO_{key.upper()}": value for key, value in amqp_config.items()}
+    command = start("svc", source=SERVICE.format(name=name), environ=environ)
+    command.wait_for("services ready")
+    with make_client(name) as client:
+        assert client.hello("Ada") == "Hello, Ada!"
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+
+
+def test_misspelt_variable_is_warned_of(start):
+    environ = {"THREADKO_AMQP_URL": "amqp://u:secret@nowhere/"}
+    command = start("absent", environ=environ)
+    assert command.wait() == 2
+    assert "THREADKO_AMQP_URL is not read by threadko: is THREADKO_AMQP_URI meant?" in command.text
+    assert "secret" not in command.text
+
+
+def test_definition_without_its_value_is_one_line(start):
+    command = start("-d", "AMQP_URI", "svc")
+    assert command.wait() == 2
+    text = "Error: the definition of AMQP_URI has no value; give one, as in AMQP_URI=VALUE\n"
+    assert command.text == text
 
 
 def test_configuration_is_there_when_the_module_is_imported(start):

@@ -16,7 +16,7 @@ MakePool = Callable[..., WorkerPool]
 
 @pytest.fixture
 def make_pool() -> Iterator[MakePool]:
-    """Makes pools that end with the test."""
+    """Makes pools that end with the test, if what they serve returns."""
     pools: list[WorkerPool] = []
 
     def make(max_workers: int, name: str = "threadko-shop-worker-7") -> WorkerPool:
@@ -28,86 +28,88 @@ def make_pool() -> Iterator[MakePool]:
         pool.shutdown(wait=True)
 
 
+class Service:
+    """What the threads of a pool do: they wait together until they are let go."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.threads: list[threading.Thread] = []  # appended to by all; each append is one step
+
+    def serve(self) -> None:
+        self.threads.append(threading.current_thread())
+        assert self.release.wait(TIMEOUT)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.release.set()
+
+
 def threads_named(stem: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith(stem)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 25])
-def test_all_threads_run_when_start_returns(make_pool: MakePool, count: int) -> None:
+def test_all_threads_run_when_start_returns(
+    make_pool: MakePool, service: Service, count: int
+) -> None:
     pool = make_pool(count, "threadko-shop-worker-8")
     assert threads_named("threadko-shop-worker-8") == []
-    pool.start()
+    pool.start(service.serve)
     names = {thread.name for thread in threads_named("threadko-shop-worker-8")}
     assert names == {f"threadko-shop-worker-8-{number}" for number in range(1, count + 1)}
+    service.release.set()
+
+
+def test_each_thread_serves_once(make_pool: MakePool) -> None:
+    together = threading.Barrier(25)
+    served: list[threading.Thread] = []
+
+    def serve() -> None:
+        together.wait(TIMEOUT)
+        served.append(threading.current_thread())
+
+    pool = make_pool(25)
+    pool.start(serve)
+    pool.shutdown(wait=True)
+    assert len(set(served)) == len(served) == 25
 
 
 def test_threads_are_daemons_and_unknown_to_the_hook_that_joins_at_exit(
-    make_pool: MakePool,
+    make_pool: MakePool, service: Service
 ) -> None:
     known = set(futures_thread._threads_queues)
-    make_pool(3, "threadko-shop-worker-9").start()
+    make_pool(3, "threadko-shop-worker-9").start(service.serve)
     threads = threads_named("threadko-shop-worker-9")
     assert len(threads) == 3
     assert all(thread.daemon for thread in threads)
     assert set(futures_thread._threads_queues) <= known
+    service.release.set()
 
 
-def test_work_runs_on_the_threads_there_are(make_pool: MakePool) -> None:
-    pool = make_pool(3, "threadko-shop-worker-10")
-    pool.start()
-    together = threading.Barrier(3)
-
-    def work() -> str:
-        together.wait(TIMEOUT)
-        return threading.current_thread().name
-
-    futures = [pool.submit(work) for _ in range(3)]
-    names = {future.result(TIMEOUT) for future in futures}
-    assert names == {thread.name for thread in threads_named("threadko-shop-worker-10")}
-    assert len(names) == 3
-
-
-def test_submitting_starts_no_thread_once_the_pool_is_started(make_pool: MakePool) -> None:
-    pool = make_pool(4)
-    pool.start()
-    before = threading.active_count()
-    for _ in range(50):
-        pool.submit(int).result(TIMEOUT)
-    assert threading.active_count() == before
-
-
-def test_idle_threads_end_when_the_pool_is_shut_down(make_pool: MakePool) -> None:
+def test_threads_that_served_end_when_the_pool_is_shut_down(
+    make_pool: MakePool, service: Service
+) -> None:
     pool = make_pool(3, "threadko-shop-worker-11")
-    pool.start()
+    pool.start(service.serve)
     threads = threads_named("threadko-shop-worker-11")
+    service.release.set()
     pool.shutdown()
     for thread in threads:
         thread.join(TIMEOUT)
         assert not thread.is_alive()
-    with pytest.raises(RuntimeError):
-        pool.submit(int)
 
 
-def test_shutdown_does_not_wait_for_a_worker_that_hangs(make_pool: MakePool) -> None:
+def test_shutdown_does_not_wait_for_a_worker_that_hangs(
+    make_pool: MakePool, service: Service
+) -> None:
     pool = make_pool(1)
-    pool.start()
-    release = threading.Event()
-    future = pool.submit(release.wait, TIMEOUT)
+    pool.start(service.serve)
     pool.shutdown()
-    assert not future.done()
-    release.set()
-    assert future.result(TIMEOUT) is True
-
-
-def test_work_that_was_accepted_runs_though_the_pool_is_shut_down(make_pool: MakePool) -> None:
-    pool = make_pool(1)
-    pool.start()
-    release = threading.Event()
-    pool.submit(release.wait, TIMEOUT)
-    future = pool.submit(int)
-    pool.shutdown()
-    release.set()
-    assert future.result(TIMEOUT) == 0
+    assert service.threads[0].is_alive()
+    service.release.set()
 
 
 HUNG = """
@@ -115,10 +117,7 @@ import threading
 from threadko.concurrency.pool import WorkerPool
 
 pool = WorkerPool(2, "threadko-shop-worker-1")
-pool.start()
-begun = threading.Event()
-pool.submit(lambda: (begun.set(), threading.Event().wait()))
-assert begun.wait(10)
+pool.start(threading.Event().wait)
 print("leaving")
 """
 
@@ -138,10 +137,12 @@ threading.stack_size(64 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 before = threading.active_count()
 pool = WorkerPool(100, "threadko-shop-worker-1")
+release = threading.Event()
 try:
-    pool.start()
+    pool.start(release.wait)
 except RuntimeError as error:
     print("refused:", error)
+release.set()
 threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
 for thread in threads:
     thread.join(10)

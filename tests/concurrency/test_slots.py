@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -18,16 +17,24 @@ MakeSlots = Callable[[int], Slots]
 
 @pytest.fixture
 def make_slots() -> Iterator[MakeSlots]:
-    """Makes slots over a pool of as many threads, which ends with the test."""
-    pools: list[ThreadPoolExecutor] = []
+    """Makes slots that as many threads serve, which end with the test."""
+    made: list[Slots] = []
+    threads: list[threading.Thread] = []
 
     def make(count: int) -> Slots:
-        pools.append(ThreadPoolExecutor(count))
-        return Slots(count, pools[-1].submit)
+        slots = Slots()
+        made.append(slots)
+        threads.extend(threading.Thread(target=slots.serve, daemon=True) for _ in range(count))
+        for thread in threads[-count:]:
+            thread.start()
+        return slots
 
     yield make
-    for pool in pools:
-        pool.shutdown()
+    for slots in made:
+        slots.dismiss()
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
 
 
 class Work:
@@ -182,40 +189,93 @@ def test_freed_thread_runs_the_next_job_itself(make_slots: MakeSlots) -> None:
     assert is_idle(slots)
 
 
-def test_pool_is_asked_for_a_thread_only_when_a_slot_is_free() -> None:
-    submitted: list[Job] = []
-    slots = Slots(1, submitted.append)
+def test_thread_that_worked_last_works_next(make_slots: MakeSlots) -> None:
+    slots = make_slots(3)
     slots.open()
     line = slots.open_line("a")
-    ran: list[int] = []
-    for number in range(3):
-        line.put(lambda number=number: ran.append(number))
-    assert len(submitted) == 1
-    submitted[0]()
-    assert ran == [0, 1, 2]
-    assert (len(submitted), slots.busy) == (1, 0)
+    works = [Work() for _ in range(3)]
+    for work in works:
+        line.put(work)
+        assert work.begun.wait(TIMEOUT)
+    for work in works:
+        work.release.set()
+    assert is_idle(slots)
+    threads: list[int] = []
+    for _ in range(20):
+        line.put(lambda: threads.append(threading.get_ident()))
+        assert is_idle(slots)
+    assert len(set(threads)) == 1
 
 
-def test_no_lock_is_held_while_the_pool_is_asked() -> None:
-    jobs: list[Job] = []
+def test_all_threads_come_to_work_though_each_is_woken_by_the_one_before(
+    make_slots: MakeSlots,
+) -> None:
+    slots = make_slots(8)
+    slots.open()
+    lines = [slots.open_line(name) for name in "ab"]
+    for _ in range(300):
+        together = threading.Barrier(8)
+        for number in range(8):
+            lines[number % 2].put(lambda together=together: together.wait(TIMEOUT))
+        assert is_idle(slots)
+        assert not together.broken
 
-    def submit(job: Job) -> None:
-        assert line.withdraw(len) is False  # takes the lock
-        jobs.append(job)
 
-    slots = Slots(2, submit)
+def test_job_put_at_once_begins_while_a_thread_is_idle(make_slots: MakeSlots) -> None:
+    slots = make_slots(3)
+    slots.open()
+    line, hurried = slots.open_line("a"), slots.open_line("b")
+    for _ in range(1000):
+        line.put(int)  # whose thread is just being woken
+        work = Work()
+        work.release.set()
+        hurried.put(work, at_once=True)
+        assert not hurried.withdraw(work)
+        assert is_idle(slots)
+
+
+def test_jobs_wait_for_threads_that_come_later() -> None:
+    slots = Slots()
+    slots.open()
+    began = threading.Event()
+    line = slots.open_line("a")
+    line.put(began.set)
+    assert (len(line), slots.busy) == (1, 0)
+    thread = threading.Thread(target=slots.serve)
+    thread.start()
+    assert began.wait(TIMEOUT)
+    slots.dismiss()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+
+
+def test_thread_that_comes_to_dismissed_slots_leaves_at_once() -> None:
+    slots = Slots()
     line = slots.open_line("a")
     line.put(int)
-    done = threading.Event()
+    slots.dismiss()
+    slots.open()
+    slots.serve()
+    assert (len(line), slots.busy) == (1, 0)
 
-    def open_and_put() -> None:
-        slots.open()
-        line.put(int)
-        done.set()
 
-    threading.Thread(target=open_and_put, daemon=True).start()
-    assert done.wait(TIMEOUT)
-    assert len(jobs) == 2
+@pytest.mark.parametrize("end", [Slots.dismiss, Slots.kill])
+def test_busy_thread_leaves_when_its_job_has_ended(end: Callable[[Slots], None]) -> None:
+    slots = Slots()
+    slots.open()
+    line = slots.open_line("a")
+    work, never = Work(), Work()
+    line.put(work)
+    line.put(never)
+    thread = threading.Thread(target=slots.serve)
+    thread.start()
+    assert work.begun.wait(TIMEOUT)
+    end(slots)
+    work.release.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert line.close() == [never]
+    assert slots.busy == 0
 
 
 def test_withdrawn_job_never_begins(make_slots: MakeSlots) -> None:
@@ -378,50 +438,6 @@ def test_job_that_raises_costs_neither_slot_nor_thread(
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert record.exc_info[0] is error
-
-
-def refuse(job: Job) -> None:
-    raise RuntimeError("cannot schedule new futures after shutdown")
-
-
-def test_put_is_refused_and_costs_no_slot_when_the_pool_is_gone() -> None:
-    slots = Slots(1, refuse)
-    slots.open()
-    line = slots.open_line("a")
-    for _ in range(3):
-        with pytest.raises(ContainerStopped):
-            line.put(int)
-    assert (slots.busy, line.close()) == (0, [])
-    assert is_idle(slots)
-
-
-def test_jobs_that_waited_go_back_when_the_pool_is_gone_at_the_opening() -> None:
-    slots = Slots(2, refuse)
-    line = slots.open_line("a")
-    jobs = [Work(), Work(), Work()]
-    for job in jobs:
-        line.put(job)
-    with pytest.raises(ContainerStopped):
-        slots.open()
-    assert line.close() == jobs
-    assert slots.busy == 0
-
-
-def test_job_whose_line_is_closed_while_the_slots_open_goes_back() -> None:
-    threads: list[Job] = []
-    slots = Slots(1, threads.append)
-    line = slots.open_line("a")
-    ran: list[int] = []
-
-    def job() -> None:
-        ran.append(1)
-
-    line.put(job)
-    slots.open()
-    left = line.close()  # before the pool's thread comes round to it
-    for thread in threads:
-        thread()
-    assert (left, ran, slots.busy) == ([job], [], 0)
 
 
 ROUNDS = 1000

@@ -1,13 +1,21 @@
 """Named daemon threads and the handle of managed ones."""
 
 import logging
+import subprocess
+import sys
 import threading
 import traceback
 
 import pytest
 
 from tests.support.timing import TIMEOUT
-from threadko.concurrency.threads import ManagedThread, start_thread, thread_name
+from threadko.concurrency.threads import (
+    ManagedThread,
+    format_stack,
+    run_in_thread,
+    start_thread,
+    thread_name,
+)
 from threadko.exceptions import WorkerKilled
 
 
@@ -161,3 +169,47 @@ def test_many_waiters_all_get_the_error() -> None:
     for waiter in threads:
         waiter.join(TIMEOUT)
     assert len(caught) == waiters
+
+
+def test_stack_of_a_thread_shows_where_it_is() -> None:
+    reached, released = threading.Event(), threading.Event()
+
+    def wait_here() -> None:
+        reached.set()
+        released.wait(TIMEOUT)
+
+    thread = start_thread(wait_here, "threadko-test-stack-1")
+    assert reached.wait(TIMEOUT)
+    assert "in wait_here" in format_stack(thread.ident)
+    released.set()
+    thread.join(TIMEOUT)
+    assert format_stack(thread.ident) == format_stack(None) == ""
+
+
+def test_work_is_done_in_a_thread_of_its_own() -> None:
+    seen: list[threading.Thread] = []
+    thread = run_in_thread(lambda: seen.append(threading.current_thread()), "threadko-test-run-1")
+    assert thread is not None
+    thread.join(TIMEOUT)
+    assert seen == [thread]
+    assert thread.daemon
+
+
+def test_work_is_done_even_where_no_thread_can_be_started() -> None:
+    program = """
+import atexit, threading
+from threadko.concurrency.threads import run_in_thread
+
+def work():
+    print("done", flush=True)
+
+def at_exit():
+    thread = run_in_thread(work, "work")
+    if thread is not None:
+        thread.join()
+
+atexit.register(at_exit)
+"""
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    assert ended.stdout == "done\n"

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,11 +15,21 @@ from threadko.configuration.settings import (
     ContainerSettings,
     ProcessSettings,
     RpcSettings,
+    RunnerSettings,
+    SerializationSettings,
+    find_key,
     warn_near_misses,
 )
 from threadko.exceptions import ConfigurationError
 
-ALL_SETTINGS = (BrokerSettings, ContainerSettings, RpcSettings, ProcessSettings)
+ALL_SETTINGS = (
+    BrokerSettings,
+    ContainerSettings,
+    RpcSettings,
+    ProcessSettings,
+    RunnerSettings,
+    SerializationSettings,
+)
 
 
 def read_all(config: dict[str, Any]) -> dict[str, Any]:
@@ -31,6 +42,8 @@ def read_all(config: dict[str, Any]) -> dict[str, Any]:
 def test_nothing_configured_gives_the_defaults() -> None:
     assert read_all({}) == {
         "uri": "amqp://guest:guest@localhost:5672/",
+        "ssl": None,
+        "login_method": None,
         "heartbeat": 20,
         "publish_timeout": 10.0,
         "publish_window": 1000,
@@ -41,23 +54,32 @@ def test_nothing_configured_gives_the_defaults() -> None:
         "parent_calls_tracked": 10,
         "serializer": "json",
         "accept": ("json",),
+        "serializers": (),
         "shutdown_timeout": 25.0,
+        "stuck_warning": 60.0,
         "exchange": "nameko-rpc",
         "timeout": None,
         "queue_arguments": {},
         "switch_interval": 0.0005,
         "logging": None,
+        "container_cls": None,
     }
 
 
-def test_none_is_the_default_for_every_key_but_heartbeat() -> None:
-    assert read_all({name: None for name in KEYS if name != "HEARTBEAT"}) == read_all({})
+def test_none_is_the_default_where_it_is_not_refused_and_means_nothing_else() -> None:
+    others = ("HEARTBEAT", "STUCK_WARNING")
+    assert read_all({name: None for name in KEYS if name not in others}) == read_all({})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "setting", "expected"),
     [
         ("AMQP_URI", " amqp://h/ ", "uri", "amqp://h/"),
+        ("AMQP_URI", ["amqp://a/"], "uri", "amqp://a/"),
+        ("AMQP_URI", ["amqp://a/ ", "amqp://b/"], "uri", ("amqp://a/", "amqp://b/")),
+        ("AMQP_SSL", True, "ssl", True),
+        ("AMQP_SSL", {"ca_certs": "x"}, "ssl", {"ca_certs": "x"}),
+        ("LOGIN_METHOD", "AMQPLAIN", "login_method", "AMQPLAIN"),
         ("HEARTBEAT", 5.0, "heartbeat", 5),
         ("PUBLISH_TIMEOUT", 3, "publish_timeout", 3.0),
         ("PUBLISH_WINDOW", 1, "publish_window", 1),
@@ -71,11 +93,15 @@ def test_none_is_the_default_for_every_key_but_heartbeat() -> None:
         ("serializer", "yaml", "accept", ("yaml",)),
         ("ACCEPT", ["json", "yaml"], "accept", ("json", "yaml")),
         ("SHUTDOWN_TIMEOUT", 0, "shutdown_timeout", 0.0),
+        ("STUCK_WARNING", 0, "stuck_warning", None),
+        ("STUCK_WARNING", None, "stuck_warning", None),
+        ("STUCK_WARNING", 5, "stuck_warning", 5.0),
         ("rpc_exchange", "other", "exchange", "other"),
         ("RPC_TIMEOUT", 0.5, "timeout", 0.5),
         ("RPC_QUEUE_ARGUMENTS", {"x-a": 1}, "queue_arguments", {"x-a": 1}),
         ("SWITCH_INTERVAL", 0.01, "switch_interval", 0.01),
         ("LOGGING", {"version": 1}, "logging", {"version": 1}),
+        ("SERVICE_CONTAINER_CLS", "package.Class", "container_cls", "package.Class"),
     ],
 )
 def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: object) -> None:
@@ -89,6 +115,10 @@ def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: 
     [
         ("AMQP_URI", 5),
         ("AMQP_URI", "  "),
+        ("AMQP_URI", []),
+        ("AMQP_URI", ["amqp://a/", ""]),
+        ("AMQP_SSL", "yes"),
+        ("LOGIN_METHOD", 5),
         ("HEARTBEAT", 0),
         ("HEARTBEAT", None),
         ("HEARTBEAT", False),
@@ -117,12 +147,17 @@ def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: 
         ("ACCEPT", ["json", 5]),
         ("ACCEPT", {"json": 1}),
         ("SHUTDOWN_TIMEOUT", -0.1),
+        ("STUCK_WARNING", -1),
+        ("STUCK_WARNING", "long"),
         ("rpc_exchange", ""),
         ("RPC_TIMEOUT", 0),
         ("RPC_QUEUE_ARGUMENTS", [1]),
         ("RPC_QUEUE_ARGUMENTS", {1: 2}),
         ("SWITCH_INTERVAL", 0),
         ("LOGGING", "debug"),
+        ("SERVICE_CONTAINER_CLS", ""),
+        ("SERVICE_CONTAINER_CLS", "package:Class"),
+        ("SERVICE_CONTAINER_CLS", dict),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_key(key: str, value: object) -> None:
@@ -180,6 +215,19 @@ def test_a_config_object_is_read_like_a_dict() -> None:
     assert RpcSettings.from_config(Config(RPC_TIMEOUT=3)).timeout == 3.0
 
 
+class Replaced(Config):
+    """A configuration that another thread empties while it is gone through key by key."""
+
+    def __iter__(self) -> Iterator[str]:
+        for key in self.data:
+            self.clear()
+            yield key
+
+
+def test_a_configuration_is_read_whole_while_another_thread_replaces_it() -> None:
+    assert ContainerSettings.from_config(Replaced(max_workers=3, own=1)).max_workers == 3
+
+
 def test_changing_the_configuration_later_changes_no_settings() -> None:
     arguments = {"x-a": 1}
     settings = RpcSettings.from_config({"RPC_QUEUE_ARGUMENTS": arguments})
@@ -200,6 +248,31 @@ def test_a_near_miss_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.records[0].levelno == logging.WARNING
     assert "MAX_WORKRES" in caplog.text
     assert "max_workers" in caplog.text
+
+
+def test_a_near_miss_of_a_variable_is_warned_of_by_its_own_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = ["THREADKO_AMQP_URL", "AMQP_URL", "THREADKO_AMQP_URI", "THREADKO_OWN"]
+    warn_near_misses(names, "THREADKO_")
+    (record,) = caplog.records
+    assert "THREADKO_AMQP_URL" in record.getMessage()
+    assert "is THREADKO_AMQP_URI meant" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("HEARTBEAT", "HEARTBEAT"),
+        ("heartBeat", "HEARTBEAT"),
+        ("MAX_WORKERS", "max_workers"),
+        ("TRANSPORT_OPTIONS", "TRANSPORT_OPTIONS"),
+        ("OWN", None),
+        ("", None),
+    ],
+)
+def test_a_key_is_found_in_any_case(name: str, expected: str | None) -> None:
+    assert find_key(name) == expected
 
 
 def test_known_keys_are_no_near_misses(caplog: pytest.LogCaptureFixture) -> None:

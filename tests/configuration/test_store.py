@@ -169,6 +169,25 @@ def test_a_patch_is_started_and_stopped_by_hand(config: Config) -> None:
         patch.stop()
 
 
+def test_a_patch_that_cannot_be_put_in_place_changes_nothing(config: Config) -> None:
+    patch = config.patch(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        patch.start()
+    assert config == {"a": 1, "b": {"c": 2}}
+    with pytest.raises(RuntimeError, match="not been started"):
+        patch.stop()
+
+
+def test_the_keys_and_entries_are_those_of_one_moment(config: Config) -> None:
+    keys, entries, values = config.keys(), config.items(), config.values()
+    config.setup({"x": 1})
+    assert (list(keys), dict(entries), list(values)) == (
+        ["a", "b"],
+        {"a": 1, "b": {"c": 2}},
+        [1, {"c": 2}],
+    )
+
+
 def test_a_patch_keeps_values_that_cannot_be_copied(config: Config) -> None:
     config["lock"] = lock = threading.Lock()
     with config.patch({"lock": None}):

@@ -24,6 +24,7 @@ from threadko.exceptions import (
     LifecycleError,
     WorkerKilled,
 )
+from threadko.extensions import DependencyProvider, ProviderCollector, SharedExtension
 
 ERRORS = [ValueError, SystemExit, KeyboardInterrupt]
 
@@ -100,6 +101,19 @@ def test_container_class_is_the_one_that_configuration_names() -> None:
     assert get_container_cls({"SERVICE_CONTAINER_CLS": path}) is CustomContainer
     with global_config.patch({"SERVICE_CONTAINER_CLS": path}):
         assert get_container_cls() is CustomContainer
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("nowhere_at_all.Container", "cannot be imported: 'nowhere_at_all.Container'"),
+        ("os.path", "'os.path' is no kind of ServiceContainer"),
+        ("builtins.dict", "'builtins.dict' is no kind of ServiceContainer"),
+    ],
+)
+def test_a_container_class_that_is_none_is_refused(path, problem):
+    with pytest.raises(ConfigurationError, match=f"^SERVICE_CONTAINER_CLS {problem}"):
+        get_container_cls({"SERVICE_CONTAINER_CLS": path})
 
 
 def test_new_call_ids_differ() -> None:
@@ -452,6 +466,30 @@ def test_second_stop_kills_when_the_first_hangs(stage: Stage) -> None:
     assert end_of(container) is None
     gate.released.set()
     assert first.finish() is None
+
+
+def test_stop_returns_by_its_deadline_when_a_hook_hangs_and_says_where(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    container = stage.start()
+    gate = Gate()
+    stage.doing["owner.stop"] = lambda extension: gate.hold()
+    container.stop(timeout=0.01)
+    assert container.being_killed
+    assert end_of(container) is None
+    assert "gate.hold()" in caplog.text
+    gate.released.set()
+
+
+def test_stop_raises_what_a_hook_raised_before_another_hangs(stage: Stage) -> None:
+    container = stage.start()
+    gate = Gate()
+    stage.failing["entrypoint.stop"] = raised = ValueError("on purpose")
+    stage.doing["owner.stop"] = lambda extension: gate.hold()
+    with pytest.raises(ValueError, match="on purpose") as caught:
+        container.stop(timeout=0.01)
+    assert caught.value is raised
+    gate.released.set()
 
 
 def test_stop_from_a_worker_hands_over_and_the_worker_ends(stage: Stage) -> None:
@@ -818,6 +856,52 @@ def test_one_end_alone_is_carried_out_when_many_come_at_once(stage: Stage) -> No
         assert stage.journal.lines.count(line) <= 1
 
 
+@pytest.mark.parametrize("hook", ["entrypoint.cancel", "server.stop"])
+def test_stopping_hook_that_hangs_holds_nobody(
+    stage: Stage, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    container = stage.start()
+    gate = Gate()
+    stage.doing[hook] = lambda extension: gate.hold()
+    container.stop(timeout=0)  # and a few seconds for hooks
+    assert gate.reached.is_set()
+    assert end_of(container) is None
+    assert container.being_killed
+    assert "in hold" in caplog.text
+    gate.released.set()
+
+
+def test_kill_hook_that_hangs_holds_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    container = stage.start()
+    gate = Gate()
+    stage.doing["owner.kill"] = lambda extension: gate.hold()
+    container.kill(error := ValueError("on purpose"))
+    assert gate.reached.is_set()
+    assert end_of(container) is error
+    assert "in hold" in caplog.text
+    gate.released.set()
+
+
+def test_collector_whose_provider_never_leaves_holds_nobody(stage: Stage) -> None:
+    class Server(ProviderCollector, SharedExtension):
+        pass
+
+    class Stubborn(DependencyProvider):
+        server = Server()
+
+        def setup(self) -> None:
+            self.server.register_provider(self)
+
+    class Service:
+        name = "service"
+        stubborn = Stubborn()
+
+    container = ServiceContainer(Service, config={})
+    container.start()
+    container.stop(timeout=0)
+    assert end_of(container) is None
+
+
 PROGRAM = """
 import os
 import signal
@@ -858,6 +942,9 @@ def test_running_container_is_killed_when_the_process_ends() -> None:
 
 
 INTERRUPTED = """
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt():
     try:
         container.spawn_worker(container.entrypoints[0], (), {})

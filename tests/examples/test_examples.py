@@ -17,6 +17,7 @@ EXAMPLES = ROOT / "examples"
 
 SERVICES = (
     "contained_service",
+    "embedded_service",
     "greeting_service",
     "orders",
     "prices",
@@ -102,3 +103,10 @@ def test_every_example_has_a_test():
     tested = Path(__file__).read_text(encoding="utf-8")
     missing = [path.stem for path in EXAMPLES.glob("*.py") if f'"{path.stem}"' not in tested]
     assert missing == []
+
+
+def test_embedded_service_serves_threads_and_tells_of_its_end(broker_uri):
+    result = run_script("embedded", broker_uri)
+    lines = result.stdout.splitlines()
+    assert lines == ["Hello, Ada!", "Hello, Ben!", "ended well"]
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,77 +1,64 @@
-"""Peers for the interoperability tests: real nameko and threadko, each in its own processes.
+"""Whom the interoperability tests talk to: pairs of a caller and a service, and single frameworks.
 
-A service lives for one test module. Its durable queue is deleted at the end, or the broker would
-keep it for ever.
+The processes behind them live as long as the run; see ``tests.interop.sides``.
 """
 
-import os
-import sys
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import pika
 import pytest
 
-from tests.interop.peer import Peer
-from tests.support.timing import TIMEOUT
+from tests.interop.sides import ALL, NAMEKO2, NAMEKO3, THREADKO, Caller, Framework, Service, World
+
+#: Who calls whom: each nameko and threadko, both ways.
+PAIRS = (
+    (THREADKO, NAMEKO2),
+    (THREADKO, NAMEKO3),
+    (NAMEKO2, THREADKO),
+    (NAMEKO3, THREADKO),
+)
 
 
-@dataclass(frozen=True)
-class RunningService:
-    """A service of the contract that is up: its name and its process."""
+class Pair(NamedTuple):
+    """One framework that calls, and a service that another one runs."""
 
-    name: str
-    peer: Peer
+    caller: Caller
+    service: Service
 
 
 @pytest.fixture(scope="session")
-def nameko_python() -> str:
-    """The Python of an environment that holds nameko 3.0.0rc11."""
-    python = os.environ.get("NAMEKO3_PYTHON")
-    if not python:
-        pytest.skip("NAMEKO3_PYTHON names no Python with nameko 3.0.0rc11: run `make test-all`")
-    return python
+def world(broker_uri: str) -> Iterator[World]:
+    with World(broker_uri) as made:
+        yield made
 
 
-@pytest.fixture(scope="module")
-def nameko_service(nameko_python: str, broker_uri: str) -> Iterator[RunningService]:
-    """The contract's service, run by nameko."""
-    with running(nameko_python, "tests.interop.nameko_side.service", broker_uri) as service:
-        yield service
+@pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]} calls {pair[1]}")
+def frameworks(request: pytest.FixtureRequest) -> tuple[Framework, Framework]:
+    """The framework that calls, and the one that is called."""
+    frameworks: tuple[Framework, Framework] = request.param
+    for each in frameworks:
+        assert each.python  # or the test is skipped, before it starts anything
+    return frameworks
 
 
-@pytest.fixture(scope="module")
-def threadko_service(broker_uri: str) -> Iterator[RunningService]:
-    """The contract's service, run by threadko."""
-    with running(sys.executable, "tests.interop.threadko_side.service", broker_uri) as service:
-        yield service
+@pytest.fixture
+def pair(world: World, frameworks: tuple[Framework, Framework]) -> Pair:
+    """A caller, and a service that is shared and must be left running."""
+    calling, called = frameworks
+    return Pair(world.caller(calling), world.service(called))
 
 
-@pytest.fixture(scope="module")
-def nameko_client(nameko_python: str, broker_uri: str) -> Iterator[Peer]:
-    """A process that makes the calls it is asked for with nameko's standalone clients."""
-    module = "tests.interop.nameko_side.client"
-    with Peer(nameko_python, module, broker_uri, str(TIMEOUT / 2)) as peer:
-        yield peer
+@pytest.fixture(params=[NAMEKO2, NAMEKO3], ids=str)
+def nameko(request: pytest.FixtureRequest) -> Framework:
+    """A nameko that threadko lives with."""
+    framework: Framework = request.param
+    assert framework.python  # or the test is skipped
+    return framework
 
 
-@contextmanager
-def running(python: str, module: str, uri: str) -> Iterator[RunningService]:
-    """Run ``module`` as a service with a name of its own; delete its queue when it has ended."""
-    name = f"interop_{uuid.uuid4().hex}"
-    try:
-        with Peer(python, module, uri, name) as peer:
-            yield RunningService(name, peer)
-    finally:
-        delete_queue(uri, f"rpc-{name}")
-
-
-def delete_queue(uri: str, queue: str) -> None:
-    """Delete a queue and whatever it holds."""
-    connection = pika.BlockingConnection(pika.URLParameters(uri))
-    try:
-        connection.channel().queue_delete(queue)
-    finally:
-        connection.close()
+@pytest.fixture(params=ALL, ids=str)
+def framework(request: pytest.FixtureRequest) -> Framework:
+    """Whoever is looked at, past all of its clients: they must look the same."""
+    framework: Framework = request.param
+    assert framework.python  # or the test is skipped
+    return framework

@@ -53,7 +53,7 @@ class Peer:
         self._reader = threading.Thread(target=self._read, name="peer-reader", daemon=True)
         self._reader.start()
         try:
-            self.greeting = self._next_answer()
+            self.greeting = self.answer()
         except PeerError:
             self.close()
             raise
@@ -69,13 +69,36 @@ class Peer:
         Raises:
             PeerError: no answer came in time, or the process ended.
         """
+        self.tell(**request)
+        return self.answer()
+
+    def tell(self, **request: Any) -> None:
+        """Send one request; ``answer`` takes what comes of it.
+
+        Raises:
+            PeerError: the process ended.
+        """
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except OSError as error:
             raise PeerError(f"{self._name} does not listen any more") from error
-        return self._next_answer()
+
+    def answer(self) -> dict[str, Any]:
+        """Return the next answer.
+
+        Raises:
+            PeerError: none came in time, or the process ended.
+        """
+        try:
+            line = self._answers.get(timeout=self._timeout)
+        except queue.Empty:
+            raise PeerError(f"{self._name} was silent for {self._timeout} s") from None
+        if not line:
+            raise PeerError(f"{self._name} ended when an answer was due")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> int:
         """End the input, wait for the process and return its exit code; kill it if it is late."""
@@ -106,16 +129,6 @@ class Peer:
     @property
     def _name(self) -> str:
         return " ".join(self._command)
-
-    def _next_answer(self) -> dict[str, Any]:
-        try:
-            line = self._answers.get(timeout=self._timeout)
-        except queue.Empty:
-            raise PeerError(f"{self._name} was silent for {self._timeout} s") from None
-        if not line:
-            raise PeerError(f"{self._name} ended when an answer was due")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.interop.lines import pack, unpack
 from tests.interop.peer import Peer, PeerError
 
 
@@ -40,3 +41,19 @@ def test_asking_raises_when_no_answer_comes_in_time() -> None:
     # The interactive interpreter reads on for the end of this statement.
     with pytest.raises(PeerError, match="was silent"):
         Peer(sys.executable, "code", timeout=0.2)
+
+
+def test_a_value_keeps_its_type_when_it_is_packed() -> None:
+    with Peer(sys.executable, "tests.interop.lines") as peer:
+        answer = peer.ask(value=pack((b"\xff", {1: None})))
+
+    assert unpack(answer["value"]) == (b"\xff", {1: None})
+
+
+def test_the_answer_waits_when_the_peer_is_told_and_not_asked() -> None:
+    with Peer(sys.executable, "tests.interop.lines") as first:
+        with Peer(sys.executable, "tests.interop.lines") as second:
+            first.tell(value=1)
+            second.tell(value=2)
+
+            assert (first.answer(), second.answer()) == ({"value": 1}, {"value": 2})

@@ -1,8 +1,12 @@
 """A caller and a service made of plain messages, to see what threadko writes and to write worse."""
 
 import json
+import pickle
 import uuid
 from typing import Any
+
+import msgpack
+import yaml
 
 from tests.support.amqp import (
     RawMessage,
@@ -14,7 +18,17 @@ from tests.support.amqp import (
 )
 from tests.support.timing import TIMEOUT
 
-__all__ = ["RawCaller", "RawService"]
+__all__ = ["RawCaller", "RawService", "read_body"]
+
+
+def read_body(properties: Any, body: bytes) -> Any:
+    """Return the body of a message by its content type; JSON if that is unheard of."""
+    readers: dict[str, Any] = {
+        "application/x-python-serialize": pickle.loads,
+        "application/x-yaml": yaml.safe_load,
+        "application/x-msgpack": msgpack.unpackb,
+    }
+    return readers.get(properties.content_type, json.loads)(body)
 
 
 class RawService:
@@ -96,7 +110,7 @@ class RawCaller:
     def take(self) -> tuple[RawMessage, Any]:
         """Wait for a reply; returns it and its body, decoded."""
         reply = self.take_raw()
-        return reply, json.loads(reply.body)
+        return reply, read_body(reply.properties, reply.body)
 
     def ask(self, target: str, body: Any = None, **properties: Any) -> Any:
         """Send a request and return the body of its reply, decoded."""

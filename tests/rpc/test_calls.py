@@ -271,3 +271,12 @@ def test_result_may_wait_for_ever_and_not_for_nonsense():
     assert call.result(float("inf")) == call.result(1e308) == "body"
     with pytest.raises(ValueError, match="NaN"):
         call.result(float("nan"))
+
+
+def test_calls_to_a_service_are_found_by_its_whole_name(desk):
+    desk.make("1")
+    desk.make("2")
+    assert desk.pending.find_to("orders") == {"1", "2"}
+    assert desk.pending.find_to("order") == set()
+    desk.answer("1")
+    assert desk.pending.find_to("orders") == {"2"}

@@ -21,7 +21,9 @@ from threadko.exceptions import (
     UnknownService,
     WorkerKilled,
 )
-from threadko.rpc.replies import CallLink, start_call
+from threadko.rpc.caller import Caller
+from threadko.rpc.replies import CallLink
+from threadko.serialization import Serialization
 
 pytestmark = pytest.mark.usefixtures("names")
 
@@ -72,9 +74,8 @@ def reply_queue_of(link):
 
 
 def call(link, *args, service="raw", method="method", timeout=None, context=None, **kwargs):
-    return start_call(
-        link, "json", ["json"], lambda: context or {}, service, method, args, kwargs, timeout
-    )
+    caller = Caller(link, Serialization.from_config({}))
+    return caller.start(lambda: context or {}, service, method, args, kwargs, timeout)
 
 
 def test_request_is_nameko_s_on_the_wire(make, service):
@@ -442,7 +443,8 @@ def test_kill_overtakes_a_stop_that_waits(make, proxy, broker_uri):
     link.kill()
     stopping.join(TIMEOUT)
     assert not stopping.is_alive()
-    assert isinstance(sent.exception(0), WorkerKilled)
+    with pytest.raises(WorkerKilled):
+        sent.exception(0)
 
 
 def test_calls_are_refused_when_the_broker_refuses_us(broker_uri, exchange):

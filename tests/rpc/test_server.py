@@ -414,7 +414,7 @@ def test_entrypoint_may_change_the_outcome(name, amqp_config, broker_uri, rpc_ex
             assert caller.ask(f"{name}.double", RIGHT)["result"] == 2
 
 
-def test_request_is_left_to_the_broker_when_its_worker_was_killed(
+def test_request_comes_again_when_its_worker_alone_was_killed(
     name, amqp_config, broker_uri, rpc_exchange
 ):
     runs = itertools.count(1)
@@ -426,14 +426,28 @@ def test_request_is_left_to_the_broker_when_its_worker_was_killed(
 
     service_cls = make_service(name, once=rpc(once))
     with running(service_cls, amqp_config):
-        caller = RawCaller(broker_uri, rpc_exchange)
-        caller.send(f"{name}.once", RIGHT)
-        caller.ask(f"{name}.echo", RIGHT)
-    with caller:
-        assert caller.left() is None
-        assert queue_depth(broker_uri, f"rpc-{name}") == 1
-        with running(service_cls, amqp_config):
-            assert caller.take()[1]["result"] == 1
+        with RawCaller(broker_uri, rpc_exchange) as caller:
+            assert caller.ask(f"{name}.once", RIGHT) == {"result": 1, "error": None}
+    assert queue_depth(broker_uri, f"rpc-{name}") == 0
+
+
+def test_request_whose_worker_is_always_killed_is_answered(
+    name, amqp_config, broker_uri, rpc_exchange
+):
+    runs = []
+
+    def never(self, value):
+        runs.append(value)
+        raise WorkerKilled("whenever it runs")
+
+    service_cls = make_service(name, never=rpc(never))
+    with running(service_cls, amqp_config):
+        with RawCaller(broker_uri, rpc_exchange) as caller:
+            error = caller.ask(f"{name}.never", RIGHT)["error"]
+    assert error["exc_type"] == "WorkerKilled"
+    assert "twice" in error["value"]
+    assert len(runs) == 2
+    assert queue_depth(broker_uri, f"rpc-{name}") == 0
 
 
 def test_no_service_is_known_when_nobody_has_ever_served(broker_uri, caller, name):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import uuid
 from collections import OrderedDict, namedtuple
 from datetime import date, datetime, time, timedelta, timezone
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from threadko.exceptions import DecodeError, EncodeError
-from threadko.serialization import decode, encode
+from threadko.serialization import JSON, Codec
+from threadko.serialization.codecs import MSGPACK, PICKLE, YAML
 
 EAST = timezone(timedelta(hours=2))
 Pair = namedtuple("Pair", "a b")
@@ -44,11 +46,11 @@ def nest(depth: int) -> list[Any]:
 
 
 def to_json(value: object) -> str:
-    return encode("json", value).body.decode("ascii")
+    return JSON.encode(value).body.decode("ascii")
 
 
 def from_json(text: str) -> Any:
-    return decode(text.encode("utf-8"), "application/json", "utf-8", ["json"])
+    return JSON.decode(text.encode("utf-8"), "utf-8")
 
 
 def envelope(kind: object, value: object) -> str:
@@ -136,7 +138,7 @@ def make_cycle() -> list[Any]:
 )
 def test_what_cannot_be_encoded_is_an_encode_error(value: object) -> None:
     with pytest.raises(EncodeError, match="as json"):
-        encode("json", value)
+        JSON.encode(value)
 
 
 @pytest.mark.parametrize(
@@ -195,3 +197,40 @@ def test_not_a_number_is_read_as_json_reads_it() -> None:
 def test_bad_json_is_a_decode_error(text: str) -> None:
     with pytest.raises(DecodeError):
         from_json(text)
+
+
+def test_what_was_pickled_is_read_as_it_was() -> None:
+    value = {"at": datetime(2020, 1, 2), "pair": (1, {2}), "size": Size.BIG}
+    encoded = PICKLE.encode(value)
+    assert (encoded.content_type, encoded.content_encoding) == (
+        "application/x-python-serialize",
+        "binary",
+    )
+    assert PICKLE.decode(encoded.body, "binary") == value
+
+
+@pytest.mark.parametrize(
+    "body", [b"x", b"\x80", b".", b"\x80\x04N", b"cos\nsystem\n.", b"\x80\x04X."]
+)
+def test_noise_is_no_pickle(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        PICKLE.decode(body, "binary")
+
+
+def test_what_cannot_be_pickled_is_an_encode_error() -> None:
+    with pytest.raises(EncodeError, match="as pickle"):
+        PICKLE.encode(lambda: None)
+
+
+@pytest.mark.parametrize("codec", [JSON, YAML, PICKLE, MSGPACK], ids=lambda codec: codec.name)
+def test_random_bytes_never_raise_anything_but_a_decode_error(codec: Codec) -> None:
+    chance = random.Random(codec.name)
+    usual = codec.encode({"args": [1, "x", None, 2.5], "kwargs": {"a": [True]}}).body
+    for _ in range(2_000):
+        body = bytearray(usual if chance.random() < 0.7 else chance.randbytes(40))
+        for _ in range(chance.randint(0, 4)):
+            body[chance.randrange(len(body))] = chance.randrange(256)
+        try:
+            codec.decode(bytes(body[: chance.randint(1, len(body))]), None)
+        except DecodeError:
+            continue

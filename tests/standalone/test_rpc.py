@@ -1,5 +1,8 @@
 import concurrent.futures
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -20,7 +23,12 @@ from threadko.exceptions import (
 )
 from threadko.rpc import rpc
 from threadko.runners import run_services
-from threadko.standalone.rpc import ClusterRpcClient, ServiceRpcClient
+from threadko.standalone.rpc import (
+    ClusterRpcClient,
+    ClusterRpcProxy,
+    ServiceRpcClient,
+    ServiceRpcProxy,
+)
 
 
 @pytest.fixture
@@ -259,3 +267,77 @@ def test_start_waits_for_an_absent_broker_no_longer_than_a_call_may_take(
     )
     with pytest.raises(BrokerUnavailable, match="is the broker running"):
         rpc_client.start()
+
+
+def test_client_that_is_called_itself_says_what_to_call(amqp_config):
+    client = ClusterRpcClient(config=amqp_config)
+    with pytest.raises(AttributeError, match=r"call services through what start\(\)"):
+        client.service.method()
+    with pytest.raises(TypeError, match=r"call services through what start\(\)"):
+        client["service"]
+    assert not hasattr(client, "__wrapped__")
+
+
+def test_names_of_nameko_2_are_the_same_clients():
+    assert ClusterRpcProxy is ClusterRpcClient
+    assert ServiceRpcProxy is ServiceRpcClient
+
+
+FORKED = """
+import os, sys, threading
+from threadko.rpc import rpc
+from threadko.runners import run_services
+from threadko.standalone.rpc import ClusterRpcClient
+
+uri, exchange, name = sys.argv[1:]
+config = {"AMQP_URI": uri, "rpc_exchange": exchange}
+
+class Service:
+    @rpc
+    def echo(self, value):
+        return value
+
+Service.name = name
+over = threading.Event()
+answers = []
+
+with run_services(Service, config=config), ClusterRpcClient(timeout=20, config=config) as client:
+    assert client[name].echo("before") == "before"
+
+    def go_on():
+        while not over.is_set():
+            answers.append(client[name].echo(len(answers)))
+
+    busy = [threading.Thread(target=go_on) for _ in range(3)]
+    for each in busy:
+        each.start()
+    children = []
+    for number in range(5):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                calls = [client[name].echo.call_async([number, n]) for n in range(20)]
+                if [call.result() for call in calls] == [[number, n] for n in range(20)]:
+                    code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    over.set()
+    for each in busy:
+        each.join()
+    assert client[name].echo("after") == "after"
+print(codes, len(answers) > 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_forked_child_becomes_a_client_of_its_own(broker_uri, rpc_exchange, names):
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED, broker_uri, rpc_exchange, names.service("forked")],
+        capture_output=True,
+        text=True,
+        timeout=4 * TIMEOUT,
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "[0, 0, 0, 0, 0] True"), ended.stderr

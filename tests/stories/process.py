@@ -57,11 +57,11 @@ class Process:
         thread.start()
         return thread
 
-    def wait_for(self, text: str, stream: str = "stdout") -> str:
+    def wait_for(self, text: str, stream: str = "stdout", timeout: float = TIMEOUT) -> str:
         """Wait for the next line that contains a text."""
         while True:
             try:
-                line = self._unread[stream].get(timeout=TIMEOUT)
+                line = self._unread[stream].get(timeout=timeout)
             except queue.Empty:
                 raise TimeoutError(f"no line with {text!r}: {self}") from None
             if line is None:
@@ -77,6 +77,15 @@ class Process:
 
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, None as long as it runs."""
+        return self._process.poll()
 
     def wait(self, timeout: float = TIMEOUT) -> int:
         """Wait for its end and return the exit code."""

@@ -150,7 +150,7 @@ def test_worker_that_hangs_is_left_and_its_request_goes_back(run, name, broker_u
     raw_caller.send(f"{name}.hold", {"args": [1], "kwargs": {}})
     process.wait_for("begun")
     process.send_signal(signal.SIGTERM)
-    process.wait()
+    assert process.wait() == 4, process
     assert any("released.wait()" in line for line in process.stderr), process
     assert queue_depth(broker_uri, f"rpc-{name}") == 1
     assert raw_caller.left() is None
@@ -167,6 +167,80 @@ def test_second_signal_ends_the_grace_and_loses_nothing(run, name, broker_uri, r
     assert process.wait() != 0
     assert queue_depth(broker_uri, f"rpc-{name}") == 1
     assert raw_caller.left() is None
+
+
+DEAF = """
+import sys
+import threading
+
+from threadko.extensions import DependencyProvider
+from threadko.rpc import rpc
+
+
+class Deaf(DependencyProvider):
+    def {hook}(self):
+        sys.stdout.write("begun {hook}\\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+class Service:
+    name = {name!r}
+    deaf = Deaf()
+
+    @rpc
+    def echo(self, value):
+        return value
+"""
+
+
+@pytest.mark.parametrize("hook", ["setup", "start", "ready", "open"])
+def test_second_signal_ends_a_start_that_hangs(run, name, hook):
+    process = run(DEAF.format(name=name, hook=hook))
+    process.wait_for(f"begun {hook}")
+    process.send_signal(signal.SIGTERM)
+    process.wait_for("stopping", "stderr")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130, process
+
+
+@pytest.mark.parametrize("hook", ["cancel", "stop"])
+def test_second_signal_ends_a_stop_that_hangs(run, name, hook):
+    process = run(DEAF.format(name=name, hook=hook))
+    process.wait_for("services ready", "stderr")
+    process.send_signal(signal.SIGTERM)
+    process.wait_for(f"begun {hook}")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130, process
+
+
+@pytest.mark.parametrize("hook", ["cancel", "stop"])
+def test_stop_that_hangs_ends_by_its_deadline_with_a_code_of_its_own(run, name, hook):
+    process = run(DEAF.format(name=name, hook=hook), SHUTDOWN_TIMEOUT=0.2)
+    process.wait_for("services ready", "stderr")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 4, process
+    assert any("threading.Event().wait()" in line for line in process.stderr), process
+
+
+def test_third_signal_ends_a_kill_that_hangs(run, name):
+    source = DEAF.format(name=name, hook="cancel")
+    process = run(source.replace("class Service:", "Deaf.kill = Deaf.cancel\n\n\nclass Service:"))
+    process.wait_for("services ready", "stderr")
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        process.wait_for("begun cancel")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130, process
+
+
+def test_second_signal_ends_a_start_that_waits_for_its_broker(run, name, proxy, broker_uri):
+    proxy.refuse()
+    process = run(SERVICE.format(name=name), AMQP_URI=proxy.uri_for(broker_uri))
+    process.wait_for("cannot connect", "stderr")
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+    assert process.wait() in (0, 130), process
 
 
 def test_start_that_waits_for_its_broker_ends_when_it_is_stopped(run, name, proxy, broker_uri):

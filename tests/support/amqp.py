@@ -5,6 +5,7 @@ and nothing depends on the test's own connections. Slow (some ms), and good enou
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ __all__ = [
     "purge_queue",
     "queue_consumers",
     "queue_depth",
+    "take_messages",
 ]
 
 
@@ -106,6 +108,27 @@ def expect_message(uri: str, name: str, timeout: float = TIMEOUT) -> RawMessage:
     if not found:
         raise TimeoutError(f"no message in {name} within {timeout} s")
     return found[0]
+
+
+def take_messages(uri: str, name: str, count: int, timeout: float = TIMEOUT) -> list[RawMessage]:
+    """Wait for so many messages, take them off the queue and return them in order.
+
+    Raises:
+        TimeoutError: They did not all come within `timeout` seconds.
+    """
+    found: list[RawMessage] = []
+    end = time.monotonic() + timeout
+    with open_channel(uri) as channel:
+        while len(found) < count:
+            left = max(0.01, end - time.monotonic())
+            for method, properties, body in channel.consume(name, inactivity_timeout=left):
+                if method is None:
+                    raise TimeoutError(f"{len(found)} messages of {count} in {name}")
+                channel.basic_ack(method.delivery_tag)
+                found.append(RawMessage(body, properties, method))
+                break
+        channel.cancel()
+    return found
 
 
 def has_queue(uri: str, name: str) -> bool:

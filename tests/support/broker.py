@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -81,10 +82,20 @@ class Broker:
 
 
 class RabbitNode(Broker):
-    """A RabbitMQ node of our own. What is durable outlives `stop()` and `kill()`, not `close()`."""
+    """A RabbitMQ node of our own. What is durable outlives `stop()` and `kill()`, not `close()`.
 
-    def __init__(self, server: str) -> None:
+    `settings` are further lines of its rabbitmq.conf, `plugins` those of its own to enable.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        settings: Mapping[str, object] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
         self._server = server
+        self._settings = dict(settings or {})
+        self._plugins = plugins
         self._folder = Path(tempfile.mkdtemp(prefix="threadko-rabbit-"))
         self._port, distribution_port, mapper_port = find_free_ports(3)
         self._environment = self._make_environment(distribution_port, mapper_port)
@@ -122,6 +133,25 @@ class RabbitNode(Broker):
         """End `freeze()`."""
         self._signal(signal.SIGCONT)
 
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl` with these arguments on the node, and return what it prints."""
+        found = shutil.which("rabbitmqctl", path=os.pathsep.join([*_SERVER_FOLDERS, os.defpath]))
+        if found is None:
+            raise NoBrokerError("no rabbitmqctl beside rabbitmq-server")
+        node = self._environment["RABBITMQ_NODENAME"]
+        done = subprocess.run(
+            [found, "--quiet", "--node", node, *arguments],
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+        )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {arguments[0]}: {done.stderr or done.stdout}")
+        return done.stdout
+
     def close(self) -> None:
         """End the node and remove all that it left."""
         if self._node is not None:
@@ -135,10 +165,14 @@ class RabbitNode(Broker):
 
     def _make_environment(self, distribution_port: int, mapper_port: int) -> dict[str, str]:
         folder = self._folder
-        (folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self._port}\nlog.console = true\n", encoding="utf-8"
-        )
-        (folder / "plugins").write_text("[].\n", encoding="utf-8")
+        settings = {
+            "listeners.tcp.1": f"127.0.0.1:{self._port}",
+            "log.console": "true",
+            **self._settings,
+        }
+        lines = [f"{key} = {value}\n" for key, value in settings.items()]
+        (folder / "rabbitmq.conf").write_text("".join(lines), encoding="utf-8")
+        (folder / "plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
         (folder / "environment").touch()
         kept = {
             name: value

@@ -1,4 +1,4 @@
-"""A TCP proxy that fails on command: `cut`, `reset`, `hole`, `refuse`.
+"""A TCP proxy that fails on command: `cut`, `reset`, `hole`, `refuse`, `stall`, or by `arm` later.
 
 One thread, `proxy-<port>`, owns all sockets. Every method may be called from any thread and has
 taken effect when it returns; `wait_for` wakes whenever a counter changes. "Up" is from the client
@@ -18,7 +18,10 @@ from types import TracebackType
 
 from tests.support.timing import TIMEOUT
 
-__all__ = ["Proxy"]
+__all__ = ["FAULTS", "Proxy"]
+
+#: What `arm` does to a connection: it is closed, broken by an RST, or left open and never served.
+FAULTS = ("cut", "reset", "strand")
 
 #: Bytes that wait for a slow reader before the proxy stops taking more from the writer.
 BUFFER_LIMIT = 1 << 18
@@ -37,6 +40,16 @@ class _Pipe:
     buffer: bytearray = dataclasses.field(default_factory=bytearray)
     ended: bool = False  # the source sends no more
     done: bool = False  # and the sink knows
+    stranded: bool = False  # all that the source sends is swallowed, for ever
+
+
+@dataclasses.dataclass(eq=False)
+class _Fuse:
+    """A fault that waits for bytes. Only the proxy's thread touches it."""
+
+    fault: str
+    left: int  # bytes that are forwarded before it
+    burnt: threading.Event
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,6 +84,8 @@ class Proxy:
         self._commands_lock = threading.Lock()
         # all below: the proxy's thread only
         self._holes = {"up": False, "down": False}
+        self._stalls = {"up": False, "down": False}
+        self._fuses: dict[str, _Fuse] = {}
         self._pairs: list[_Pair] = []
         self._selector = selectors.DefaultSelector()
         self._bell, self._ear = socket.socketpair()
@@ -112,6 +127,25 @@ class Proxy:
     def heal(self) -> None:
         """End `hole`; what was swallowed stays lost, closings held back are passed on."""
         self._call(lambda: self._set_holes(up=False, down=False))
+
+    def stall(self, up: bool = True, down: bool = True) -> None:
+        """Read nothing of all connections and new ones: their bytes wait, and nothing is lost."""
+        self._call(lambda: self._set_stalls(up=up, down=down))
+
+    def flow(self) -> None:
+        """End `stall`."""
+        self._call(lambda: self._set_stalls(up=False, down=False))
+
+    def arm(self, direction: str, size: int, fault: str) -> threading.Event:
+        """Do a fault after `size` more bytes, to the connection that carried the last of them.
+
+        It strikes right behind that byte, in the middle of a frame or of a login, and sets the
+        event that this returns. One fault is armed for each direction; the last one counts.
+        """
+        assert fault in FAULTS
+        fuse = _Fuse(fault, size, threading.Event())
+        self._call(lambda: self._fuses.update({direction: fuse}))
+        return fuse.burnt
 
     def refuse(self) -> None:
         """Refuse new connections; those that stand go on."""
@@ -257,11 +291,31 @@ class Proxy:
             data = b""
         if not data:
             pipe.ended = True
-        elif self._holes[pipe.direction]:
+        elif self._holes[pipe.direction] or pipe.stranded:
             self._count(swallowed={pipe.direction: len(data)})
         else:
+            self._forward(pipe, data)
+
+    def _forward(self, pipe: _Pipe, data: bytes) -> None:
+        fuse = self._fuses.get(pipe.direction)
+        if fuse is None or fuse.left > len(data):
+            if fuse is not None:
+                fuse.left -= len(data)
             pipe.buffer += data
             self._write(pipe)
+            return
+        del self._fuses[pipe.direction]
+        pipe.buffer += data[: fuse.left]
+        self._write(pipe)
+        self._strike(pipe, fuse.fault)
+        fuse.burnt.set()
+
+    def _strike(self, pipe: _Pipe, fault: str) -> None:
+        [pair] = [pair for pair in self._pairs if pipe in (pair.up, pair.down)]
+        if fault == "strand":
+            pair.up.stranded = pair.down.stranded = True
+        else:
+            self._close_pair(pair, reset=fault == "reset")
 
     def _write(self, pipe: _Pipe) -> None:
         if not pipe.buffer:
@@ -278,8 +332,15 @@ class Proxy:
 
     def _settle(self, pair: _Pair) -> None:
         """Pass closings on, forget a pair that is done, and watch for what can happen next."""
+        if pair not in self._pairs:  # struck by a fault meanwhile
+            return
+        if pair.up.ended and pair.up.stranded:  # its client has given it up
+            self._close_pair(pair)
+            return
         for pipe in (pair.up, pair.down):
-            if pipe.ended and not pipe.done and not pipe.buffer and not self._holes[pipe.direction]:
+            if self._holes[pipe.direction] or pipe.stranded:
+                continue
+            if pipe.ended and not pipe.done and not pipe.buffer:
                 pipe.done = True
                 with contextlib.suppress(OSError):
                     pipe.sink.shutdown(socket.SHUT_WR)
@@ -292,7 +353,8 @@ class Proxy:
         for incoming, outgoing in ((pair.up, pair.down), (pair.down, pair.up)):
             sock = incoming.source
             events = 0
-            if not incoming.ended and len(incoming.buffer) < BUFFER_LIMIT:
+            is_full = len(incoming.buffer) >= BUFFER_LIMIT
+            if not incoming.ended and not is_full and not self._stalls[incoming.direction]:
                 events |= selectors.EVENT_READ
             if outgoing.buffer:
                 events |= selectors.EVENT_WRITE
@@ -311,6 +373,11 @@ class Proxy:
                 if self._holes[pipe.direction] and pipe.buffer:
                     self._count(swallowed={pipe.direction: len(pipe.buffer)})
                     pipe.buffer.clear()
+            self._settle(pair)
+
+    def _set_stalls(self, *, up: bool, down: bool) -> None:
+        self._stalls = {"up": up, "down": down}
+        for pair in list(self._pairs):
             self._settle(pair)
 
     def _close_pairs(self, reset: bool = False) -> None:

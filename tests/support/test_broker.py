@@ -102,6 +102,23 @@ def test_node_answers_again_when_it_thaws(node):
     assert is_reachable(node.uri)
 
 
+def test_node_is_controlled(node):
+    node.control("add_vhost", "elsewhere")
+    assert "elsewhere" in node.control("list_vhosts").split()
+    with pytest.raises(RuntimeError, match="rabbitmqctl delete_vhost"):
+        node.control("delete_vhost", "nowhere")
+
+
+def test_node_takes_settings():
+    server = find_server()
+    if server is None:
+        pytest.skip("needs rabbitmq-server (Debian: apt-get install rabbitmq-server)")
+    with RabbitNode(server, {"consumer_timeout": 4321}) as node:
+        node.start()
+        answer = node.control("eval", "application:get_env(rabbit, consumer_timeout).")
+        assert answer.strip() == "{ok,4321}"
+
+
 def test_node_ends_when_its_owner_is_killed():
     server = find_server()
     if server is None:

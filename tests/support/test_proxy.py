@@ -261,3 +261,64 @@ def test_proxy_for_a_uri_leads_to_its_host_and_port(target):
         with contextlib.closing(client):
             client.sendall(b"x")
             assert receive(target.accept(), 1) == b"x"
+
+
+def test_stall_keeps_bytes_waiting_until_they_flow(proxy, connect):
+    client, server = connect()
+    proxy.stall(down=False)
+    client.sendall(b"late")
+    server.sendall(b"back")
+    assert receive(client, 4) == b"back"  # the other direction is not concerned
+    assert proxy.forwarded["up"] == 0
+    proxy.flow()
+    assert receive(server, 4) == b"late"
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_armed_fault_strikes_right_behind_its_byte(proxy, connect, direction):
+    client, server = connect()
+    sender, receiver = (client, server) if direction == "up" else (server, client)
+    burnt = proxy.arm(direction, 5, "cut")
+    sender.sendall(b"123")
+    assert receive(receiver, 3) == b"123"
+    assert not burnt.is_set()
+    sender.sendall(b"456789")
+    assert burnt.wait(TIMEOUT)
+    assert receive(receiver, 2) == b"45"
+    assert receiver.recv(1) == b""
+    assert proxy.connections == 0
+
+
+def test_armed_reset_breaks_both_sides(proxy, connect):
+    client, server = connect()
+    assert proxy.arm("up", 1, "reset") is not None
+    client.sendall(b"1")
+    for sock in (client, server):
+        with pytest.raises(ConnectionResetError):
+            receive(sock, 2)  # the one byte that was forwarded may come, but no other
+
+
+def test_armed_fault_strikes_one_connection_only(proxy, connect):
+    first, second = connect(), connect()
+    burnt = proxy.arm("up", 1, "cut")
+    second[0].sendall(b"x")
+    assert burnt.wait(TIMEOUT)
+    assert receive(second[1], 1) == b"x"
+    assert second[1].recv(1) == b""
+    first[0].sendall(b"y")
+    assert receive(first[1], 1) == b"y"
+
+
+def test_stranded_connection_swallows_all_while_new_ones_are_served(proxy, connect):
+    client, server = connect()
+    burnt = proxy.arm("up", 1, "strand")
+    client.sendall(b"1lost")
+    assert burnt.wait(TIMEOUT)
+    assert receive(server, 1) == b"1"
+    server.sendall(b"lost")
+    proxy.wait_for(lambda: proxy.swallowed["down"] == 4)
+    fresh, its_server = connect()
+    fresh.sendall(b"x")
+    assert receive(its_server, 1) == b"x"
+    client.close()
+    proxy.wait_for(lambda: proxy.connections == 1)

@@ -16,15 +16,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 
-import pika.exceptions
-
 from threadko.amqp.connection import Channel, ChannelHandler, Connection
-from threadko.amqp.entities import Exchange
+from threadko.amqp.entities import Exchange, Queue
 from threadko.amqp.link import Link
 from threadko.amqp.message import check_sendable, decode_properties, publish_frames
-from threadko.amqp.topology import Steps, declare_exchange, run_steps
+from threadko.amqp.topology import Steps, declare_exchange, declare_queue, run_steps
 from threadko.concurrency.timers import Timer
-from threadko.exceptions import EncodeError
+from threadko.exceptions import EncodeError, PublishFailed
 
 __all__ = ["ConfirmChannel", "Outgoing"]
 
@@ -98,6 +96,8 @@ class ConfirmChannel(ChannelHandler):
         on_refused: called when the broker closes the channel before anything was written, so that
             it is our own declaring that it refuses; without it the connection is made anew.
         concerns_all: reply codes with which the broker refuses every message on this channel.
+        restore: declared anew, with its exchange and binding, when the broker says that the
+            exchange of a message is missing: the binding went with it.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class ConfirmChannel(ChannelHandler):
         on_ready: Callable[[], None] | None = None,
         on_refused: Callable[[Exception], None] | None = None,
         concerns_all: Collection[int] = (),
+        restore: Queue | None = None,
     ) -> None:
         self.confirms = 0  # all that ever came: a sign of life for whoever waits for one of them
         self._link = link
@@ -117,8 +118,11 @@ class ConfirmChannel(ChannelHandler):
         self._on_ready = on_ready
         self._on_refused = on_refused
         self._concerns_all = frozenset(concerns_all)
+        self._restore = restore
+        self._restoring = False  # when the channel next opens
         self._channel: Channel | None = None
         self._ready = False
+        self._paused = False
         self._next_tag = 1
         self._unconfirmed: dict[int, Outgoing] = {}  # by delivery tag, in the order of writing
         self._backlog: deque[Outgoing] = deque()
@@ -140,7 +144,8 @@ class ConfirmChannel(ChannelHandler):
     @property
     def is_ready(self) -> bool:
         """Whether a message sent now is written at once."""
-        return self._ready and self._suspect is None and not self._suspects
+        lane_is_free = self._suspect is None and not self._suspects
+        return self._ready and not self._paused and lane_is_free
 
     def open(self, connection: Connection) -> None:
         """Open the channel on a new connection, or anew on the same one."""
@@ -157,7 +162,7 @@ class ConfirmChannel(ChannelHandler):
     def detach(self, error: Exception) -> None:
         """The connection is gone: keep what may be written again, fail what may not."""
         self._channel = None
-        self._ready = False
+        self._ready = self._paused = False
         self._do_not_reopen()
         unknown = [*self._unconfirmed.values(), *self._suspects]  # in the order of sending
         self._suspects.clear()
@@ -191,6 +196,18 @@ class ConfirmChannel(ChannelHandler):
             self._write(message)
             return
         self._backlog.append(message)
+
+    def pause(self) -> None:
+        """Write nothing before ``resume()``, or the next connection."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Write what has come since ``pause()``."""
+        self._paused = False
+        if self._ready and self._suspects:
+            self._next_suspect()
+        elif self._ready:
+            self._write_backlog()
 
     def forget(self, message: Outgoing) -> None:
         """Nobody waits for it any more: do not write it, or not again, and report nothing."""
@@ -261,6 +278,9 @@ class ConfirmChannel(ChannelHandler):
         yield lambda done: channel.confirm_delivery(lambda _frame: None, callback=done)
         for exchange in self._declare:
             yield from declare_exchange(channel, exchange)
+        if self._restoring and self._restore is not None:
+            yield from declare_queue(channel, self._restore)
+            self._restoring = False
         self._ready = True
         if self._suspects:
             self._next_suspect()
@@ -289,7 +309,9 @@ class ConfirmChannel(ChannelHandler):
                 self._link.reset(error)
             return
         code = getattr(error, "reply_code", None)
-        missing = code == _MISSING and bool(self._declare)  # ours: declaring it again may help
+        ours = bool(self._declare) or self._restore is not None
+        missing = code == _MISSING and ours  # declaring it again may help
+        self._restoring = missing
         if code in self._concerns_all and not missing:
             self.abandon(lambda: error)
             self._check_drained()
@@ -328,7 +350,7 @@ class ConfirmChannel(ChannelHandler):
 
     def _next_suspect(self) -> None:
         """Write the next message that may be the culprit, when the one before is settled."""
-        if not self._ready or self._unconfirmed:
+        if not self._ready or self._paused or self._unconfirmed:
             return
         self._suspect = None
         while self._suspects:
@@ -378,7 +400,7 @@ class ConfirmChannel(ChannelHandler):
         if accepted:
             message.on_confirmed()
         else:
-            message.on_failed(pika.exceptions.NackError([]))
+            message.on_failed(PublishFailed("a nack: the queue is full, or has failed"))
 
     def _fail(self, message: Outgoing, error: Exception) -> None:
         if not message.settled:

@@ -14,7 +14,6 @@ What differs from pika's own ``SelectConnection``:
 """
 
 import logging
-import socket
 import ssl
 import struct
 import threading
@@ -25,12 +24,12 @@ import pika
 import pika.exceptions
 import pika.frame
 import pika.spec
-from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
+from threadko.amqp.loop import Loop
 from threadko.amqp.message import parse_deliver, parse_return
 
-__all__ = ["Channel", "ChannelHandler", "Connection", "Loop"]
+__all__ = ["Channel", "ChannelHandler", "Connection"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,54 +65,6 @@ def _quieten(logger_names: Sequence[str]) -> None:
 
 
 _quieten([n for n in logging.root.manager.loggerDict if n == "pika" or n.startswith("pika.")])
-
-
-class Loop(IOLoop):
-    """pika's loop, calling ``before_wait`` each time before it waits.
-
-    It keeps its descriptors from its creation until ``close()``, so that a process that has run
-    out of them still has a loop, and what is posted to it still runs.
-    """
-
-    def __init__(self, before_wait: Callable[[], None]) -> None:
-        super().__init__()
-        self._before_wait = before_wait
-        self._leaving = False
-        try:
-            self._wake_by_unix_socket()
-            self.activate_poller()
-        except BaseException:
-            self.close()
-            raise
-
-    def start(self) -> None:
-        """Run until ``stop()`` is called on this thread; may be called again after that."""
-        try:
-            while self._end_turn():
-                self.poll()
-                self.process_timeouts()
-        finally:
-            self._leaving = False
-
-    def stop(self) -> None:
-        """Leave ``start()`` before its next wait."""
-        self._leaving = True
-
-    def _wake_by_unix_socket(self) -> None:
-        # pika wakes its loop through a TCP connection to itself: more than twice the cost.
-        poller = self._poller
-        reader, writer = socket.socketpair()
-        reader.setblocking(False)
-        writer.setblocking(False)
-        poller.remove_handler(poller._r_interrupt.fileno())
-        poller._r_interrupt.close()
-        poller._w_interrupt.close()
-        poller._r_interrupt, poller._w_interrupt = reader, writer
-        poller.add_handler(reader.fileno(), poller._read_interrupt, self.READ)
-
-    def _end_turn(self) -> bool:
-        self._before_wait()
-        return not self._leaving
 
 
 class ChannelHandler:
@@ -169,7 +120,9 @@ class Connection(pika.SelectConnection):
         self._out: list[bytes] = []
         self._rest = b""
         self._contents: dict[int, _Content] = {}
+        self._loop = loop
         self._plain_socket: Any = None
+        self._pika_handler: Callable[[int, int], object] = lambda fd, events: None
         self._dropped = False
         super().__init__(
             parameters,
@@ -180,6 +133,11 @@ class Connection(pika.SelectConnection):
         )
         self.add_on_connection_blocked_callback(self._on_blocked)
         self.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether something leaves at the end of this turn."""
+        return bool(self._out)
 
     @property
     def frame_max(self) -> int:
@@ -252,9 +210,27 @@ class Connection(pika.SelectConnection):
         # Instance attributes over pika's class constants: one receive per turn, of a useful size.
         transport._MAX_RECV_BYTES = _RECEIVE_BYTES
         transport._MAX_CONSUME_BYTES = 1
-        if not isinstance(transport._sock, ssl.SSLSocket):
-            self._plain_socket = transport._sock
+        sock = transport._sock
+        if not isinstance(sock, ssl.SSLSocket):
+            self._plain_socket = sock
+            self._pika_handler = self._loop.divert(sock.fileno(), self._on_socket_event)
         super()._proto_connection_made(transport)
+
+    def _on_socket_event(self, fd: int, events: int) -> None:
+        """Receive from a plain socket; all but the usual is left to pika, which looks again."""
+        data = b""
+        try:
+            if events == Loop.READ:
+                data = self._plain_socket.recv(_RECEIVE_BYTES)
+        except OSError:
+            pass
+        if not data:
+            self._pika_handler(fd, events)
+            return
+        try:
+            self._proto_data_received(data)
+        except Exception as error:
+            self._transport._initiate_abort(error)
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
         self._plain_socket = None
@@ -262,7 +238,7 @@ class Connection(pika.SelectConnection):
 
     def _proto_data_received(self, data: bytes) -> None:
         try:
-            super()._proto_data_received(data)
+            self._on_data_available(data)
         except pika.exceptions.AMQPError:
             raise  # the broker's fault, told by whoever learns why the connection ended
         except Exception:
@@ -288,6 +264,9 @@ class Connection(pika.SelectConnection):
                 self._process_other(data[position:])
                 return
             if end >= size:
+                if 0 < self.params.frame_max < length:
+                    # Nobody sends that; to wait for it all would be to wait for ever.
+                    raise pika.exceptions.InvalidFrameError(f"a frame of {length} bytes")
                 break
             if data[end] != _FRAME_END:
                 raise pika.exceptions.InvalidFrameError("a frame does not end where it should")
@@ -338,7 +317,7 @@ class Connection(pika.SelectConnection):
         if handler is None:
             return
         if content.method == _DELIVER:
-            _, tag, redelivered, exchange, routing_key = parse_deliver(content.payload, 0)
+            tag, redelivered, exchange, routing_key = parse_deliver(content.payload, 0)
             handler.on_deliver(tag, redelivered, exchange, routing_key, header, body)
         else:
             code, text, _, _ = parse_return(content.payload, 0)

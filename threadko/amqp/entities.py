@@ -1,7 +1,8 @@
 """Exchanges and queues as values: what shall be there, not the thing itself.
 
-The keywords are those of kombu, so that a declaration moves over from nameko as it stands. What the
-broker would answer by closing the channel is refused here, where the mistake is written down.
+The keywords are those of kombu, so that a declaration moves over from nameko as it stands; kombu's
+own objects are taken by their shape, without kombu being known. What the broker would answer by
+closing the channel is refused here, where the mistake is written down.
 """
 
 import reprlib
@@ -13,7 +14,7 @@ import pika.data
 
 from threadko.exceptions import ConfigurationError
 
-__all__ = ["Exchange", "Queue"]
+__all__ = ["Exchange", "Queue", "as_exchange", "as_queue"]
 
 #: RabbitMQ refuses times (in ms) beyond 32 bits, and counts beyond 64 bits with a sign.
 _MAX_MILLISECONDS = 0xFFFFFFFF
@@ -111,6 +112,75 @@ class Queue:
         }
         given = {name: value for name, value in limits.items() if value is not None}
         return {**(self.arguments or {}), **given}
+
+
+_EXCHANGE_SHAPE = ("name", "type", "durable", "auto_delete", "arguments", "no_declare", "passive")
+_QUEUE_SHAPE = (
+    "name",
+    "routing_key",
+    "durable",
+    "exclusive",
+    "auto_delete",
+    "no_ack",
+    "queue_arguments",
+    "binding_arguments",
+    "consumer_arguments",
+    "no_declare",
+    "expires",
+    "message_ttl",
+    "max_length",
+    "max_length_bytes",
+    "max_priority",
+)
+
+
+def as_exchange(value: Any) -> Exchange:
+    """Return an exchange for one of ours, one of kombu's, or whatever has the attributes of one.
+
+    Raises:
+        ConfigurationError: It has not.
+    """
+    if isinstance(value, Exchange):
+        return value
+    shape = _read_shape(value, _EXCHANGE_SHAPE, "an Exchange")
+    shape["type"] = shape["type"] or "direct"
+    return Exchange(**shape)
+
+
+def as_queue(value: Any) -> Queue:
+    """Return a queue for one of ours, one of kombu's, or whatever has the attributes of one.
+
+    Raises:
+        ConfigurationError: It has not, or it is bound more than once.
+    """
+    if isinstance(value, Queue):
+        return value
+    shape = _read_shape(value, _QUEUE_SHAPE, "a Queue")
+    if getattr(value, "bindings", None):
+        raise ConfigurationError(
+            f"queue {shape['name']!r} has several bindings: give it one exchange and routing_key"
+        )
+    exchange = getattr(value, "exchange", None)
+    # kombu's default exchange is an object too, without a name
+    bound = exchange is not None and bool(getattr(exchange, "name", True))
+    return Queue(exchange=as_exchange(exchange) if bound else None, **shape)
+
+
+def _read_shape(value: Any, names: tuple[str, ...], what: str) -> dict[str, Any]:
+    found = {name: getattr(value, name, _ABSENT) for name in names}
+    missing = [name for name, each in found.items() if each is _ABSENT]
+    if isinstance(value, type) or missing:
+        kind = value.__name__ if isinstance(value, type) else type(value).__name__
+        lacks = f", for it has no {missing[0]!r}" if missing else ", but a class"
+        raise ConfigurationError(f"{what} is wanted, and {kind} is none{lacks}")
+    # kombu has None where nothing was given
+    flags = {name: bool(each) for name, each in found.items() if name in _FLAGS}
+    texts = {name: "" for name in ("name", "routing_key") if found.get(name, "") is None}
+    return {**found, **flags, **texts}
+
+
+_ABSENT = object()
+_FLAGS = ("durable", "exclusive", "auto_delete", "no_ack", "no_declare", "passive")
 
 
 def _check_text(value: Any, what: str) -> None:

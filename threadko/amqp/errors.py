@@ -6,6 +6,7 @@ limit reached, a queue in exclusive use, a node that is down. Pure functions, an
 """
 
 import re
+import ssl
 from typing import NamedTuple
 
 import pika.exceptions
@@ -20,6 +21,18 @@ _ADVICE = {
     "login": (
         "the broker at {address} refused the login of user {user!r}: "
         "correct user and password in AMQP_URI"
+    ),
+    "login method": (
+        "the broker at {address} does not offer the LOGIN_METHOD {method}: "
+        "set one that it has, or enable it there"
+    ),
+    "certificate": (
+        "the certificate of the broker at {address} cannot be trusted: "
+        "set ca_certs and server_hostname in AMQP_SSL, or renew the certificate"
+    ),
+    "tls": (
+        "the broker at {address} refused the TLS connection: "
+        "correct port, certfile and keyfile in AMQP_URI and AMQP_SSL"
     ),
     "vhost missing": (
         "the broker at {address} has no vhost {vhost!r}: "
@@ -49,6 +62,9 @@ _ENTITY = re.compile(r"for ((?:queue|exchange) '.*?') in vhost")
 # A 406 that answers an ack or a message, and no declaration: the next channel is a good one.
 _PASSING_406 = ("unknown delivery tag", "timed out", "message size", "larger than")
 
+# What the far side says of our certificate comes with the first bytes; pika makes text of it.
+_TLS_ALERT = re.compile(r"SSLError.*_ALERT_")
+
 _LIMIT_REACHED = re.compile(r"limit \(.*\) is reached")
 
 
@@ -72,7 +88,7 @@ def translate(exc: BaseException, parameters: BrokerParameters) -> ThreadkoError
     kind = _find_refusal(origin, reply)
     error: BrokerError
     if kind is not None:
-        error = BrokerRefused(_advise(kind, reply, parameters))
+        error = BrokerRefused(_advise(kind, reply, parameters, origin))
     elif isinstance(origin, pika.exceptions.ConnectionBlockedTimeout):
         error = BrokerBlocked("the broker is short of memory or disk and accepts no messages")
     else:
@@ -116,7 +132,9 @@ def _find_refusal(exc: BaseException, reply: _Reply | None) -> str | None:
     if reply is None:
         # A ProbableAuthenticationError without a reply means only that the connection was lost
         # at that point of the handshake, and the broker may just be restarting.
-        return "login" if isinstance(exc, pika.exceptions.AuthenticationError) else None
+        if isinstance(exc, pika.exceptions.AuthenticationError):
+            return "login method"
+        return _find_tls_refusal(exc)
     if isinstance(exc, pika.exceptions.ChannelClosed):
         return _find_channel_refusal(*reply)
     if reply.code == 403:
@@ -125,6 +143,16 @@ def _find_refusal(exc: BaseException, reply: _Reply | None) -> str | None:
         return "vhost missing" if reply.text.endswith("not found") else "vhost forbidden"
     if reply.code == 503 and "unknown exchange type" in reply.text:
         return "declaration"
+    return None
+
+
+def _find_tls_refusal(exc: BaseException) -> str | None:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "certificate"
+    # An end in the middle of the handshake may be a broker that is just stopping.
+    is_refusal = isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError)
+    if is_refusal or _TLS_ALERT.search(" ".join(str(arg) for arg in exc.args)):
+        return "tls"
     return None
 
 
@@ -138,15 +166,20 @@ def _find_channel_refusal(code: int, text: str) -> str | None:
     return None
 
 
-def _advise(kind: str, reply: _Reply | None, parameters: BrokerParameters) -> str:
+def _advise(
+    kind: str, reply: _Reply | None, parameters: BrokerParameters, origin: BaseException
+) -> str:
     entity = _ENTITY.search(reply.text) if reply is not None else None
     advice = _ADVICE[kind].format(
         address=f"{parameters.host}:{parameters.port}",
         user=parameters.user,
         vhost=parameters.virtual_host,
+        method=parameters.login_method,
         entity=entity[1] if entity else "something",
     )
-    return advice if reply is None else f"{advice} (the broker says: {reply.text})"
+    if reply is not None:
+        return f"{advice} (the broker says: {reply.text})"
+    return f"{advice} ({_describe(origin, None)})" if kind in ("certificate", "tls") else advice
 
 
 def _describe(exc: BaseException, reply: _Reply | None) -> str:

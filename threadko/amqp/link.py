@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from threadko.amqp.connection import Connection, Loop
+from threadko.amqp.connection import Connection
 from threadko.amqp.errors import translate
+from threadko.amqp.loop import Loop
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import start_thread
@@ -33,6 +34,7 @@ from threadko.exceptions import (
     BrokerError,
     BrokerRefused,
     BrokerUnavailable,
+    ConfigurationError,
     ContainerStopped,
     ThreadkoError,
 )
@@ -74,14 +76,16 @@ class Link:
     """Keeps one connection up for a session, until it is stopped, killed or refused for good.
 
     Args:
-        parameters: the broker to connect to.
+        parameters: the broker to connect to; of several nodes the next one is tried after each
+            failure, and there is a pause only when all have failed.
         name: of the thread.
         session: what to do with the connection.
     """
 
     def __init__(self, parameters: BrokerParameters, *, name: str, session: Session) -> None:
-        self.parameters = parameters
+        self.parameters = parameters  # of the node that is tried or connected to
         self.name = name
+        self._nodes = parameters.nodes
         self._session = session
         self._lock = threading.Lock()  # guards the fields from here to the blank line
         self._changed = threading.Condition(self._lock)
@@ -99,15 +103,15 @@ class Link:
         self.connection: Connection | None = None
         self.generation = 0  # counts the connections that stood
         self._timers = TimerHeap()
-        self._armed: tuple[float, object] | None = None
         self._finishing = False  # stop() was called
         self._done = False  # no further connection is made
         self._killed = False  # something may have been left unfinished
         self._was_up = False  # at any time
         self._failures = 0  # since it was last up
+        self._refusals = 0  # for good, by one node after the other
         self._end_error: BaseException | None = None
         self._attempt = 0  # counts the connections that were tried
-        self._belt: object | None = None  # ends the wait for a dropped connection's end
+        self._belt: Timer | None = None  # ends the wait for a dropped connection's end
 
     # Any thread
 
@@ -205,6 +209,17 @@ class Link:
                 return
         self.post(self._kill)
 
+    def forget(self) -> None:
+        """Close the descriptors that a forked child has inherited; only there.
+
+        Nothing is shut down or taken out of a poller: both belong to the parent as well.
+        """
+        loop, self._loop = self._loop, None
+        if self.connection is not None:
+            self.connection.close_socket()
+        if loop is not None:
+            loop.forget()
+
     def _never_start(self) -> None:
         """Refuse a later ``start()``. The lock is held, or one might just have begun."""
         self._closed = True
@@ -214,9 +229,7 @@ class Link:
 
     def call_at(self, at: float, callback: Callable[[], None]) -> Timer:
         """Call back on this thread at ``at`` (monotonic seconds), connected or not."""
-        timer = self._timers.add(at, callback)
-        self._arm()
-        return timer
+        return self._timers.add(at, callback)
 
     def cancel_timer(self, timer: Timer) -> None:
         """Never call this timer."""
@@ -255,10 +268,15 @@ class Link:
         try:
             while not self._done:
                 error = self._run_connection()
-                if isinstance(error, BrokerRefused) and not self._was_up:
+                if self._is_hopeless(error):
                     break
         finally:
             self._retire(error)
+
+    def _is_hopeless(self, error: ThreadkoError) -> bool:
+        """Whether every node has refused us for good, before we ever were up."""
+        self._refusals = self._refusals + 1 if isinstance(error, BrokerRefused) else 0
+        return not self._was_up and self._refusals >= len(self._nodes)
 
     def _run_connection(self) -> ThreadkoError:
         """One attempt, and the connection's life if it succeeds; returns why it ended."""
@@ -266,6 +284,7 @@ class Link:
         assert loop is not None, "made before the thread"
         self._end_error = None
         self._attempt += 1
+        self.parameters = self._nodes[(self._attempt - 1) % len(self._nodes)]
         connecting = loop.call_later(self._backoff(), self._connect)
         clean = False
         try:
@@ -303,23 +322,22 @@ class Link:
             fresh = loop  # no descriptors: the old one must do
         with self._lock:
             self._loop = fresh
-            self._armed = None
             if self._inbox:
                 # Its wake-up may have gone to the loop before.
                 self._woken = True
                 fresh.add_callback_threadsafe(self._run_inbox)
-        self._arm()
         if fresh is not loop:
             loop.close()
 
     def _backoff(self) -> float:
-        if not self._failures:
+        rounds, others_left = divmod(self._failures, len(self._nodes))
+        if not rounds or others_left:
             return 0.0
-        ceiling = min(_BACKOFF_FIRST_SECONDS * 2 ** min(self._failures, 16), _BACKOFF_CAP_SECONDS)
+        ceiling = min(_BACKOFF_FIRST_SECONDS * 2 ** min(rounds, 16), _BACKOFF_CAP_SECONDS)
         return random.uniform(ceiling / 2, ceiling)
 
     def _log_loss(self, error: ThreadkoError, was_up: bool) -> None:
-        if isinstance(error, BrokerRefused) and not self._was_up:
+        if isinstance(error, BrokerRefused) and not self._was_up and len(self._nodes) == 1:
             return  # raised to whoever started us
         what = "lost the connection to" if was_up else "cannot connect to"
         _log.warning(
@@ -333,8 +351,13 @@ class Link:
             self._leave()
             return
         attempt = self._attempt
+        try:
+            parameters = self.parameters.to_pika()
+        except ConfigurationError as error:  # a certificate that is just being renewed, say
+            self._ended(attempt, error)
+            return
         self.connection = Connection(
-            self.parameters.to_pika(),
+            parameters,
             loop,
             on_open=self._opened,
             on_end=lambda error: self._ended(attempt, error),
@@ -362,42 +385,43 @@ class Link:
         if connection is not None:
             connection.close_socket()
 
-    def _before_wait(self) -> None:
-        if self.connection is not None:
-            self._guard(self._session.turn)
-            self.connection.flush()
+    def _before_wait(self) -> float | None:
+        """End a turn of the loop; returns when the earliest timer is due."""
+        timers = self._timers
+        due = timers.next_at
+        if due is not None and due <= time.monotonic():
+            self._guard(lambda: timers.run_due(time.monotonic()))
+        connection = self.connection
+        if connection is not None:
+            try:
+                self._session.turn()
+            except BaseException as error:
+                self._fault(error)
+            connection.flush()
+        return timers.next_at
 
     def _run_inbox(self) -> None:
         with self._lock:
             jobs, self._inbox = self._inbox, []
             self._woken = False
         for job in jobs:
-            self._guard(job)
+            try:
+                job()
+            except BaseException as error:
+                self._fault(error)
 
     def _guard(self, job: Callable[[], None]) -> None:
         """Run a callable of ours; a fault in it costs this connection, never this thread."""
         try:
             job()
         except BaseException as error:  # a SystemExit must not end this thread either
-            _log.exception("%s: a fault on the connection thread", self.name)
-            if self.connection is not None:  # or it would be told as the end of the next one
-                self._end_error = self._end_error or error
-                self.reset(BrokerError(f"internal fault: {error!r}"))
+            self._fault(error)
 
-    def _arm(self) -> None:
-        """Have the loop wake for the earliest timer."""
-        at = self._timers.next_at
-        if at is None or self._loop is None or (self._armed and self._armed[0] <= at):
-            return
-        if self._armed is not None:
-            self._loop.remove_timeout(self._armed[1])
-        delay = max(0.0, at - time.monotonic())
-        self._armed = (at, self._loop.call_later(delay, self._run_timers))
-
-    def _run_timers(self) -> None:
-        self._armed = None
-        self._guard(lambda: self._timers.run_due(time.monotonic()))
-        self._arm()
+    def _fault(self, error: BaseException) -> None:
+        _log.error("%s: a fault on the connection thread", self.name, exc_info=error)
+        if self.connection is not None:  # or it would be told as the end of the next one
+            self._end_error = self._end_error or error
+            self.reset(BrokerError(f"internal fault: {error!r}"))
 
     def _begin_finish(self, timeout: float) -> None:
         if self._finishing:

@@ -23,6 +23,7 @@ __all__ = [
     "check_sendable",
     "decode_properties",
     "encode_properties",
+    "encode_reply_properties",
     "find_correlation_id",
     "parse_deliver",
     "parse_return",
@@ -49,7 +50,7 @@ _HEADER_START = struct.Struct(">BHIHHQ")  # frame, class 60, weight 0, size of t
 _SETTLE = struct.Struct(">BHIHHQBB")  # a whole basic.ack or basic.reject
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Properties:
     """The properties of a message, named as in AMQP; None where the message has none.
 
@@ -86,6 +87,23 @@ def encode_properties(properties: Properties) -> bytes:
             pieces.append(encode(value, name))
     pieces[0] = _UINT16.pack(flags)
     return b"".join(pieces)
+
+
+def encode_reply_properties(
+    content_type: str, content_encoding: str, correlation_id: str | None
+) -> bytes:
+    """Encode the properties of a persistent message without headers, as a reply has them.
+
+    Raises:
+        EncodeError: A value is of the wrong type or too long; the message names it.
+    """
+    # All but the id is the same for every reply to a method, or a fleet.
+    start = _encode_reply_start(content_type, content_encoding)
+    if correlation_id is None:
+        return start
+    return (
+        _FLAGS_WITH_CORRELATION_ID + start[2:] + encode_shortstr(correlation_id, "correlation_id")
+    )
 
 
 def decode_properties(header: bytes) -> Properties:
@@ -198,6 +216,21 @@ _FIELDS: tuple[tuple[str, int, _Encode, _Decode], ...] = (
 
 
 _get_values = operator.attrgetter(*(name for name, *_ in _FIELDS))
+
+_FLAGS_WITH_CORRELATION_ID = _UINT16.pack(0b1111_1100_0000_0000)
+
+
+@functools.lru_cache(maxsize=64)
+def _encode_reply_start(content_type: str, content_encoding: str) -> bytes:
+    return encode_properties(
+        Properties(
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers={},
+            delivery_mode=2,
+            priority=0,
+        )
+    )
 
 
 @functools.lru_cache(maxsize=64)  # a fleet's messages carry a handful of combinations
@@ -323,23 +356,23 @@ def reject_frame(channel: int, tag: int, requeue: bool) -> bytes:
     return _SETTLE.pack(1, channel, 13, 60, 90, tag, requeue, 0xCE)
 
 
-def parse_deliver(payload: bytes, offset: int) -> tuple[str, int, bool, str, str]:
+def parse_deliver(payload: bytes, offset: int) -> tuple[int, bool, str, str]:
     """Read the arguments of a basic.deliver, which begin at `offset`.
 
-    Returns: consumer tag, delivery tag, redelivered, exchange, routing key.
+    Returns: delivery tag, redelivered, exchange, routing key.
 
     Raises:
         ValueError: The bytes are not those of a basic.deliver.
     """
     try:
-        consumer_tag, at = _decode_shortstr(payload, offset)
+        at = offset + 1 + payload[offset]  # behind the consumer's tag
         (tag,) = _UINT64.unpack_from(payload, at)
         redelivered = payload[at + 8] & 1 == 1
         exchange, at = _decode_shortstr(payload, at + 9)
         routing_key, _ = _decode_shortstr(payload, at)
     except (IndexError, struct.error) as exc:
         raise ValueError("a basic.deliver is cut off") from exc
-    return consumer_tag, tag, redelivered, exchange, routing_key
+    return tag, redelivered, exchange, routing_key
 
 
 def parse_return(payload: bytes, offset: int) -> tuple[int, str, str, str]:

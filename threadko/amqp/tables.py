@@ -11,6 +11,7 @@ The type letters are those that RabbitMQ speaks, which differ from the specifica
 import calendar
 import datetime
 import decimal
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -195,6 +196,9 @@ def _write_int(out: bytearray, value: int, depth: int) -> None:
 
 
 def _write_float(out: bytearray, value: float, depth: int) -> None:
+    # Erlang has no such number: RabbitMQ closes the whole connection, with 541, at the sight of it.
+    if not math.isfinite(value):
+        raise _UnencodableError(f"RabbitMQ has no form for the float {value}")
     out += _DOUBLE.pack(b"d", value)
 
 

@@ -1,14 +1,22 @@
 """What the commands have in common: options, configuration from them, and errors in one line."""
 
 import functools
+import os
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, TypeVar
 
 import click
 
-from threadko.configuration.loader import load_file, parse_define
+from threadko.configuration.loader import load_file
+from threadko.configuration.settings import find_key
+from threadko.configuration.sources import (
+    SourcedConfig,
+    merge_sources,
+    read_defines,
+    read_environment,
+)
 from threadko.constants import AMQP_URI_CONFIG_KEY
 from threadko.exceptions import ConfigurationError
 
@@ -31,6 +39,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     BROKER = 3
+    UNFINISHED = 4
     KILLED = 130
 
 
@@ -59,7 +68,7 @@ def configuration_options(command: Command) -> Command:
             "defines",
             metavar="KEY=VALUE",
             multiple=True,
-            help="One entry of the configuration, its value in YAML; wins over the file.",
+            help="One entry of the configuration, its value in YAML; wins over all else.",
         ),
         click.option("-c", "--config", "path", metavar="FILE", help="A YAML file to configure by."),
     ):
@@ -67,13 +76,24 @@ def configuration_options(command: Command) -> Command:
     return command
 
 
-def load_config(path: str | None, defines: Iterable[str], broker: str | None) -> dict[str, Any]:
-    """Return the configuration that the options ask for; `ConfigurationError` if they are wrong."""
-    config = load_file(path) if path is not None else {}
-    config.update(parse_define(text) for text in defines)
-    if broker is not None and not any(key.upper() == AMQP_URI_CONFIG_KEY for key in config):
-        config[AMQP_URI_CONFIG_KEY] = broker
-    return config
+def load_config(
+    path: str | None,
+    defines: Iterable[str],
+    broker: str | None,
+    environ: Mapping[str, str] | None = None,
+) -> SourcedConfig:
+    """Return the configuration that the options and the environment ask for.
+
+    `environ` is that of the process by default. Raises `ConfigurationError` if something is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    file = load_file(path, environ) if path is not None else {}
+    environment = read_environment(environ)
+    defined = read_defines(defines)
+    names = (*file, *environment, *defined)
+    if broker is not None and AMQP_URI_CONFIG_KEY not in map(find_key, names):
+        defined[AMQP_URI_CONFIG_KEY] = broker
+    return merge_sources(file=file, environment=environment, defines=defined)
 
 
 def debug_option(command: Command) -> Command:

@@ -47,11 +47,21 @@ _GRACE_SECONDS = 1.0
 _FLUSH_SECONDS = 1.0
 
 
+class Container(Protocol):
+    """What the shell needs of a container."""
+
+    @property
+    def being_killed(self) -> bool: ...
+
+
 class Runner(Protocol):
     """What the shell needs of a `ServiceRunner`."""
 
     @property
     def service_names(self) -> Iterable[str]: ...
+
+    @property
+    def containers(self) -> Iterable[Container]: ...
 
     def start(self) -> None: ...
 
@@ -140,20 +150,27 @@ class Shell:
 
     def run_with_signals(self) -> int:
         """Run to the end, ruled by the signals of the process; for the main thread."""
-        with self._inbox.hearing_signals():
-            return self.run()
+        try:
+            with self._inbox.hearing_signals():
+                return self._run()
+        finally:
+            # Last: the interpreter must not write into a socket that is somebody else's by then.
+            self._inbox.close()
 
     def run(self) -> int:
         """Run to the end, and return the exit code; signals come through `signal()` alone.
 
         Raises `UserError` if it is the user who can mend what made the start fail.
         """
-        self._spawn("runner", self._start_and_wait)
         try:
-            self._wait_for_end()
-            return self._end()
+            return self._run()
         finally:
             self._inbox.close()
+
+    def _run(self) -> int:
+        self._spawn("runner", self._start_and_wait)
+        self._wait_for_end()
+        return self._end()
 
     def _wait_for_end(self) -> None:
         pending = {"run"}
@@ -169,7 +186,8 @@ class Shell:
                     _log.error("killing failed", exc_info=message.error)
                 self._leave_for_good(ExitCode.KILLED)
             else:
-                pending.discard(message.step)
+                # What has stopped is over, even if a start that hangs in somebody's hook is not.
+                pending -= {"run", message.step}
                 self._note(message.error)
 
     def _hear(self, number: int) -> set[str]:
@@ -177,7 +195,7 @@ class Shell:
         name = signal.Signals(number).name
         if self._signals == 1:
             _log.info("%s: stopping; a second signal kills", name)
-            self._spawn("stop", lambda: self._report("stop", self._runner.stop))
+            self._spawn("stop", lambda: self._report("stop", self._stop))
             return {"stop"}
         if self._signals == 2:
             _log.warning("%s again: killing; a third signal leaves at once", name)
@@ -196,6 +214,12 @@ class Shell:
             self._runner.wait()
 
         self._report("run", start_and_wait)
+
+    def _stop(self) -> None:
+        try:
+            self._runner.stop()
+        finally:
+            self._threads[0].join(_GRACE_SECONDS)  # so that its report comes first, if one comes
 
     def _report(self, step: str, work: Callable[[], None]) -> None:
         error = None
@@ -229,6 +253,9 @@ class Shell:
         return any(thread.is_alive() for thread in threads)
 
     def _judge(self) -> int:
+        if not self._errors and self._signals and self._is_any_killed():
+            _log.error("services did not end within SHUTDOWN_TIMEOUT, and were killed")
+            return ExitCode.UNFINISHED
         if not self._errors:
             _log.info("services stopped")
             return ExitCode.STOPPED
@@ -241,6 +268,9 @@ class Shell:
         for error in self._errors:
             _log.error("a service failed", exc_info=error)
         return ExitCode.FAILED
+
+    def _is_any_killed(self) -> bool:
+        return any(container.being_killed for container in self._runner.containers)
 
     def _leave_for_good(self, code: int) -> None:
         flushing = start_thread(_flush, thread_name("process", "flush"))

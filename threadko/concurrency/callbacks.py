@@ -6,6 +6,7 @@ all of them share and that lives while there are any.
 """
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,12 @@ class _CallbackThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the two fields below
         self._queue: deque[Callable[[], object]] = deque()
+        self._running = False
+
+    def renew(self) -> None:
+        """Begin anew in a forked child, where no other thread runs."""
+        self._lock = threading.Lock()
+        self._queue.clear()
         self._running = False
 
     def submit(self, callback: Callable[[], object]) -> None:
@@ -57,6 +64,7 @@ class _CallbackThread:
 
 
 _callbacks = _CallbackThread()
+os.register_at_fork(after_in_child=_callbacks.renew)
 
 
 class CallbackFuture(Future[_Result]):

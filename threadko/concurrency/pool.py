@@ -3,11 +3,14 @@
 The standard executor's threads are joined when the interpreter exits, so one worker that hangs
 in user code would hold its host program, or a test run, for ever. These threads are daemons and
 unknown to that hook. They are all created in ``start()``, on the starting thread's time: a
-connection thread that hands over a delivery must not wait for a thread to come up.
+connection thread that hands over a delivery must not wait for a thread to come up. Nor does work
+go through the executor's queue, which wakes a second thread for each job and makes a future that
+nobody asks for: each thread serves ``Slots`` for as long as there is work.
 """
 
 import concurrent.futures.thread as futures_thread
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from threadko.concurrency.deadline import Deadline
@@ -20,25 +23,26 @@ _START_SECONDS = 30.0  # guessed: far beyond what starting threads takes on a lo
 class WorkerPool(ThreadPoolExecutor):
     """``max_workers`` daemon threads, named ``<name>-1`` and so on.
 
-    ``start()`` once, from any thread; ``submit()`` from any thread after it; ``shutdown()`` from
-    any thread, which lets idle threads end and joins none.
+    ``start()`` once, from any thread; ``shutdown()`` from any thread, which lets each thread end
+    when its ``serve`` has returned, and joins none unless asked to.
     """
 
     def __init__(self, max_workers: int, name: str) -> None:
         super().__init__(max_workers, thread_name_prefix=name)
         self._name = name
 
-    def start(self) -> None:
-        """Create all threads of the pool; returns when each of them runs.
+    def start(self, serve: Callable[[], None]) -> None:
+        """Run ``serve`` on each thread of the pool; returns when all threads run.
 
         Raises:
-            RuntimeError: the system has not so many threads; the pool is shut down then.
+            RuntimeError: the system has not so many threads; the pool is shut down then, and
+                ``serve`` must return for those that were created to end.
         """
         errors: list[BaseException] = []
 
         def create() -> None:
             try:
-                self._create_threads()
+                self._create_threads(serve)
             except BaseException as error:
                 errors.append(error)
 
@@ -50,28 +54,26 @@ class WorkerPool(ThreadPoolExecutor):
             self.shutdown()
             raise RuntimeError(f"cannot start {self._max_workers} threads: {errors[0]}")
 
-    def _create_threads(self) -> None:
-        # Each task holds its thread until all have begun, or an idle one would be used again.
+    def _create_threads(self, serve: Callable[[], None]) -> None:
         deadline = Deadline(_START_SECONDS)
-        all_begun = threading.Event()
         arrivals = threading.Semaphore(0)
 
-        def hold() -> None:
+        def begin() -> None:
             arrivals.release()
-            all_begun.wait(deadline.remaining())
+            serve()
 
         try:
+            # None of them is idle, so each submission creates a thread.
             for _ in range(self._max_workers):
-                self.submit(hold)
+                self.submit(begin)
             for _ in range(self._max_workers):
                 arrivals.acquire(timeout=deadline.remaining())
         finally:
-            all_begun.set()
             at_exit = getattr(futures_thread, "_threads_queues", {})
             for number, thread in enumerate(self._threads, start=1):
                 thread.name = f"{self._name}-{number}"
                 at_exit.pop(thread, None)
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Let the threads end when they are idle; waits for none of them unless asked to."""
+        """Let the threads end; waits for none of them unless asked to."""
         super().shutdown(wait=wait, cancel_futures=cancel_futures)

@@ -1,26 +1,33 @@
-"""Who works next: a fixed number of slots, and one waiting line for each source of work.
+"""Who works next: the threads that work, and one waiting line for each source of work.
 
 Threads that meet here::
 
-    Slots.open, close, kill, wait_idle   the container, from any thread
+    Slots.serve                          each thread of the pool, for as long as the slots last
+    Slots.open, close, wait_idle,
+    dismiss, kill                        the container, from any thread
     Slots.open_line                      any thread, while extensions are set up
     Line.put, withdraw, close            any thread, never blocking; connection threads among them
-    jobs                                 run on pool threads only, each holding one slot
+    jobs                                 run on the threads that serve, one at a time on each
 
-A slot is taken and a job begun under one lock, so a job is either begun or handed back by
-``withdraw`` or ``close``: never both, never neither. A thread that has finished a job runs the
-next one itself, taking the lines in turn, so a busy pool costs no wake-up per job and no source
-starves another.
+A job is taken out of its line and given to a thread under one lock, so it is either begun or
+handed back by ``withdraw`` or ``close``: never both, never neither. A thread that has finished a
+job runs the next one itself, taking the lines in turn, so a busy pool costs no wake-up per job and
+no source starves another. Of the idle threads the one that worked last is woken, by a lock of its
+own: its memory is the warmest, and no other thread stirs.
+
+Idle threads are woken one after the other: each, when it runs, wakes the next if jobs still wait.
+Of many jobs that come at once the short ones are done by a thread or two; ten threads woken
+together would each have to fight for the interpreter's lock, and find nothing left to do.
 
 Order of stopping: ``close()`` (nothing more is granted), each line's ``close()`` (what has not
-begun goes back to its owner), ``wait_idle()`` (what has begun ends), or ``kill()`` at any time.
+begun goes back to its owner), ``wait_idle()`` (what has begun ends), ``dismiss()`` (the threads
+leave); or ``kill()`` at any time.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import ContainerStopped
@@ -33,27 +40,29 @@ Job = Callable[[], None]
 
 
 class Slots:
-    """``count`` places to work in, granted to the waiting lines in turn.
+    """As many jobs at once as there are threads in ``serve``, granted to the lines in turn."""
 
-    Args:
-        count: how many jobs may run at once.
-        submit: starts a callable on a thread of the pool that is free; called with no lock held.
-    """
-
-    def __init__(self, count: int, submit: Callable[[Job], object]) -> None:
-        self._submit = submit
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all fields below, and the fields of every line
         self._idle = threading.Condition(self._lock)
-        self._count = count
-        self._free = count
+        self._busy = 0
         self._granting = False
         self._killed = False
+        self._dismissed = False
+        self._waking = False  # a thread was given a job, and will wake the next when it runs
+        self._seats: list[_Seat] = []  # of the threads that wait for a job, the last to come last
         self._waiting: deque[Line] = deque()  # the lines that hold jobs, the next in turn first
 
     @property
     def busy(self) -> int:
         """How many jobs have begun and not ended."""
-        return self._count - self._free
+        return self._busy
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a slot."""
+        with self._lock:
+            return sum(len(line) for line in self._waiting)
 
     def open_line(self, name: str) -> "Line":
         """Return a new, empty waiting line for one source of work."""
@@ -62,86 +71,114 @@ class Slots:
     def open(self) -> None:
         """Begin to grant slots, first to what has waited for it."""
         with self._lock:
-            self._granting = not self._killed
-            waiting = sum(len(line) for line in self._waiting) if self._granting else 0
-            granted = min(self._free, waiting)
-            self._free -= granted
-        while granted:
-            # The pool's thread takes its job itself: were it taken here, and the pool just shut
-            # down, the job would be in no line that could hand it back.
-            try:
-                self._start(None)
-            except ContainerStopped:
-                with self._lock:
-                    self._free += granted - 1
-                    self._idle.notify_all()
-                raise
-            granted -= 1
+            self._granting = not self._dismissed
+            self._wake_next()
 
     def close(self) -> None:
         """Grant no slot any more; jobs that wait stay for their line's ``close`` to take back."""
         with self._lock:
             self._granting = False
 
-    def kill(self) -> None:
-        """Close, and let every ``wait_idle`` return at once."""
+    def dismiss(self) -> None:
+        """Close, and let each thread leave ``serve``, those that work when their job has ended."""
         with self._lock:
             self._granting = False
+            self._dismissed = True
+            while self._seats:
+                self._seats.pop().give(None)
+
+    def kill(self) -> None:
+        """Dismiss, and let every ``wait_idle`` return at once."""
+        with self._lock:
             self._killed = True
             self._idle.notify_all()
+        self.dismiss()
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Wait until no job runs; False if the deadline or ``kill()`` came first."""
         with self._lock:
-            self._idle.wait_for(
-                lambda: self._killed or self._free == self._count, deadline.remaining()
-            )
-            return self._free == self._count and not self._killed
+            self._idle.wait_for(lambda: self._killed or not self._busy, deadline.remaining())
+            return not self._busy and not self._killed
 
-    def _take(self) -> Job | None:
-        """Take the next job in turn out of its line. The lock is held."""
-        if not (self._granting and self._waiting):
-            return None
-        line = self._waiting.popleft()
-        job = line._jobs.popleft()
-        if line._jobs:
-            self._waiting.append(line)
-        return job
-
-    def _start(self, job: Job | None) -> None:
-        """Begin a job, or the next in turn, on a thread of the pool. Its slot is taken."""
-        try:
-            self._submit(partial(self._run, job))
-        except RuntimeError as error:  # the pool is shut down, or the interpreter is
-            with self._lock:
-                self._release()
-            raise ContainerStopped("no worker thread takes work any more") from error
-
-    def _run(self, job: Job | None) -> None:
-        if job is None:
-            job = self._next()
-        while job is not None:
+    def serve(self) -> None:
+        """Run jobs in this thread, until it is dismissed."""
+        seat = _Seat()
+        with self._lock:
+            self._sit(seat)
+        while True:
+            job = seat.wait()
+            if job is None:
+                return
+            if seat.woken:
+                seat.woken = False
+                with self._lock:
+                    self._waking = False
+                    self._wake_next()
             try:
                 job()
             except BaseException:
                 # A job settles its own failures. What comes here is a fault of ours, and may not
                 # cost the pool a thread and the container a slot.
                 _log.exception("a job failed outside of its own error handling")
-            job = self._next()
+            with self._lock:
+                self._busy -= 1
+                self._sit(seat)
+                if not self._busy:
+                    self._idle.notify_all()
 
-    def _next(self) -> Job | None:
-        """Take the next job in turn into this thread's slot, or give the slot back."""
-        with self._lock:
-            job = self._take()
-            if job is None:
-                self._release()
-            return job
+    def _sit(self, seat: "_Seat") -> None:
+        """Give the thread of ``seat`` its next job, or let it wait for one. The lock is held."""
+        job = self._take()
+        if job is not None or self._dismissed:
+            seat.give(job)
+        else:
+            self._seats.append(seat)
 
-    def _release(self) -> None:
-        """Give a slot back. The lock is held."""
-        self._free += 1
-        if self._free == self._count:
-            self._idle.notify_all()
+    def _wake_next(self) -> None:
+        """Wake an idle thread if jobs wait. The lock is held."""
+        job = self._take() if self._seats else None
+        if job is not None:
+            self._wake(job)
+
+    def _wake(self, job: Job) -> None:
+        """Wake the thread that worked last for a job that has begun. The lock is held."""
+        self._waking = True
+        seat = self._seats.pop()
+        seat.woken = True
+        seat.give(job)
+
+    def _take(self) -> Job | None:
+        """Take the next job in turn out of its line; it has begun. The lock is held."""
+        if not (self._granting and self._waiting):
+            return None
+        line = self._waiting.popleft()
+        job = line._jobs.popleft()
+        if line._jobs:
+            self._waiting.append(line)
+        self._busy += 1
+        return job
+
+
+class _Seat:
+    """Where one thread waits. ``give`` is called once for each ``wait``, by any thread."""
+
+    __slots__ = ("_job", "_wake", "woken")
+
+    def __init__(self) -> None:
+        self.woken = False  # the thread was idle, and is to wake the next
+        self._job: Job | None = None
+        self._wake = threading.Lock()
+        self._wake.acquire()
+
+    def give(self, job: Job | None) -> None:
+        self._job = job
+        self._wake.release()
+
+    def wait(self) -> Job | None:
+        """Return the next job, when there is one; None when the thread is to leave."""
+        self._wake.acquire()
+        job, self._job = self._job, None
+        return job
 
 
 class Line:
@@ -156,8 +193,12 @@ class Line:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def put(self, job: Job) -> None:
-        """Begin ``job`` on a pool thread if a slot is free, else let it wait in this line.
+    def put(self, job: Job, *, at_once: bool = False) -> None:
+        """Begin ``job`` on an idle thread, else let it wait in this line.
+
+        Args:
+            at_once: take an idle thread, if there is one, even while another is being woken; then
+                a job that has not begun means that no thread is free.
 
         Raises:
             ContainerStopped: the line is closed.
@@ -166,13 +207,13 @@ class Line:
         with slots._lock:
             if self._closed:
                 raise ContainerStopped(f"{self.name} takes no more work")
-            if not (slots._granting and slots._free):
+            if slots._granting and slots._seats and (at_once or not slots._waking):
+                slots._busy += 1
+                slots._wake(job)
+            else:
                 self._jobs.append(job)
                 if len(self._jobs) == 1:
                     slots._waiting.append(self)
-                return
-            slots._free -= 1
-        slots._start(job)
 
     def withdraw(self, job: Job) -> bool:
         """Take ``job`` out of the line; True means that it never begins."""

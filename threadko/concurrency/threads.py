@@ -12,14 +12,16 @@ All are daemons: code of the user that never returns must not hold the process a
 
 import itertools
 import logging
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import TracebackType
 
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import WorkerKilled
 
-__all__ = ["ManagedThread", "start_thread", "thread_name"]
+__all__ = ["ManagedThread", "format_stack", "run_in_thread", "start_thread", "thread_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,24 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def format_stack(thread_id: int | None) -> str:
+    """Return the lines of code at which a thread is, without values; "" if it does not run."""
+    frame = None if thread_id is None else sys._current_frames().get(thread_id)
+    return "" if frame is None else "".join(traceback.format_stack(frame))
+
+
+def run_in_thread(target: Callable[[], object], name: str) -> threading.Thread | None:
+    """Run `target` in a daemon thread; where none can be started, here and now: None is returned.
+
+    For what must be done even at the end of the interpreter, where no thread can be started.
+    """
+    try:
+        return start_thread(target, name)
+    except RuntimeError:
+        target()
+        return None
 
 
 class ManagedThread:

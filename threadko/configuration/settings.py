@@ -8,7 +8,7 @@ import difflib
 import logging
 import reprlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,16 @@ from threadko.exceptions import ConfigurationError
 
 __all__ = [
     "BrokerSettings",
+    "CodecSettings",
     "ContainerSettings",
     "KEYS",
     "Key",
+    "OTHER_KEYS",
     "ProcessSettings",
     "RpcSettings",
+    "RunnerSettings",
+    "SerializationSettings",
+    "find_key",
     "warn_near_misses",
 ]
 
@@ -79,6 +84,13 @@ def _seconds(*, zero: bool = False) -> Check:
     return check
 
 
+def _check_stuck_warning(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    result: float = _seconds(zero=True)(name, value)
+    return result or None
+
+
 def _check_heartbeat(name: str, value: Any) -> int:
     if value is None or value == 0:
         raise ConfigurationError(
@@ -106,15 +118,36 @@ def _check_prefetch_count(name: str, value: Any) -> int | None:
     return result
 
 
-def _check_uri(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise _refuse_type(name, "a URI such as amqp://user:password@host:5672/vhost", value)
-    return value.strip()
+def _check_uri(name: str, value: Any) -> str | tuple[str, ...]:
+    uris = value if isinstance(value, (list, tuple)) else (value,)
+    if not uris or not all(isinstance(uri, str) and uri.strip() for uri in uris):
+        what = "a URI such as amqp://user:password@host:5672/vhost, or a list of them"
+        raise _refuse_type(name, what, value)
+    stripped = tuple(uri.strip() for uri in uris)
+    return stripped if len(stripped) > 1 else stripped[0]
+
+
+def _check_login_method(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _refuse_type(name, "PLAIN, AMQPLAIN or EXTERNAL", value)
+    return value
+
+
+def _check_tls(name: str, value: Any) -> Any:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        raise _refuse_type(name, "true or a mapping of options", value)
+    return value
 
 
 def _check_name(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _refuse(name, "a name", value)
+    return value
+
+
+def _check_path(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not all(map(str.isidentifier, value.split("."))):
+        raise _refuse(name, "a dotted path such as package.module.Class", value)
     return value
 
 
@@ -132,11 +165,54 @@ def _check_mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class CodecSettings:
+    """One entry of `SERIALIZERS`: two dotted paths, and the properties of what they write."""
+
+    name: str
+    encoder: str
+    decoder: str
+    content_type: str
+    content_encoding: str = "utf-8"
+
+
+def _check_serializers(name: str, value: Any) -> tuple[CodecSettings, ...]:
+    entries = _check_mapping(name, value)
+    return tuple(_check_codec(f"{name}: {key}", key, entries[key]) for key in entries)
+
+
+def _check_codec(place: str, name: str, value: Any) -> CodecSettings:
+    required = ("encoder", "decoder", "content_type")
+    given = _check_mapping(place, value)
+    for key in given:
+        if key not in (*required, "content_encoding"):
+            raise ConfigurationError(
+                f"{place} has no {key}, only {', '.join(required)} and content_encoding"
+            )
+    for key in required:
+        _check_name(f"{place}: {key}", given.get(key))
+    codec = CodecSettings(name, **given)
+    _check_encoding(f"{place}: content_encoding", codec.content_encoding)
+    return codec
+
+
+def _check_encoding(name: str, value: Any) -> None:
+    allowed = "a character encoding such as utf-8, or binary"
+    if not isinstance(value, str):
+        raise _refuse(name, allowed, value)
+    if value.lower() not in ("binary", "ascii-8bit"):
+        try:
+            "".encode(value)
+        except (LookupError, ValueError):
+            raise _refuse(name, allowed, value) from None
+
+
+@dataclass(frozen=True)
 class Key:
     """One key of the configuration.
 
     `check` is called with the name and the value that was given, and returns the value to use or
-    raises `ConfigurationError`. None stands for the default, unless `refuses_none`.
+    raises `ConfigurationError`. None stands for the default, unless `refuses_none`: then the check
+    decides about it.
     """
 
     name: str
@@ -163,7 +239,19 @@ KEYS: dict[str, Key] = {
             constants.AMQP_URI_CONFIG_KEY,
             constants.DEFAULT_AMQP_URI,
             _check_uri,
-            "the broker and the virtual host in it",
+            "the broker and the virtual host in it; several nodes in a list, or joined by ;",
+        ),
+        Key(
+            constants.AMQP_SSL_CONFIG_KEY,
+            None,
+            _check_tls,
+            "TLS: true, or a mapping of ca_certs, certfile, keyfile, ...",
+        ),
+        Key(
+            constants.LOGIN_METHOD_CONFIG_KEY,
+            None,
+            _check_login_method,
+            "PLAIN, AMQPLAIN or EXTERNAL; PLAIN by default",
         ),
         Key(
             constants.HEARTBEAT_CONFIG_KEY,
@@ -203,6 +291,12 @@ KEYS: dict[str, Key] = {
             "the serializers that consumers accept; only `serializer` by default",
         ),
         Key(
+            constants.SERIALIZERS_CONFIG_KEY,
+            {},
+            _check_serializers,
+            "serializers of one's own, by name: encoder, decoder, content_type, content_encoding",
+        ),
+        Key(
             constants.RPC_EXCHANGE_CONFIG_KEY,
             "nameko-rpc",
             _check_name,
@@ -223,18 +317,34 @@ KEYS: dict[str, Key] = {
             _seconds(),
             "seconds that a start waits for the broker; for ever by default",
         ),
-        Key("MAX_MESSAGE_SIZE", 16 * 1024 * 1024, _whole_number(1), "bytes of a body to send"),
+        Key(
+            "MAX_MESSAGE_SIZE",
+            16 * 1024 * 1024,
+            _whole_number(1),
+            "bytes of a body, to send or unpacked",
+        ),
+        Key(
+            "STUCK_WARNING",
+            60.0,
+            _check_stuck_warning,
+            "seconds; a warning when all workers are busy for that long; none with 0 or None",
+            refuses_none=True,
+        ),
         Key("RPC_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of requests"),
         Key("SWITCH_INTERVAL", 0.0005, _seconds(), "seconds between switches of Python threads"),
         Key("LOGGING", None, _check_mapping, "a dictConfig for `threadko run`"),
+        Key(
+            "SERVICE_CONTAINER_CLS",
+            None,
+            _check_path,
+            "dotted path of the class of all containers; `ServiceContainer` by default",
+        ),
     )
 }
 
-#: Known to nameko or planned, but not read yet; here so that they are not taken for misspellings.
-_OTHER_KEYS = (
-    constants.AMQP_SSL_CONFIG_KEY,
-    constants.LOGIN_METHOD_CONFIG_KEY,
-    constants.SERIALIZERS_CONFIG_KEY,
+#: Known to nameko or planned, but not read yet; here so that they are not taken for misspellings,
+#: and so that the environment can give them.
+OTHER_KEYS = (
     constants.TRANSPORT_OPTIONS_CONFIG_KEY,
     constants.WEB_SERVER_CONFIG_KEY,
     "AUTO_DELETE_EVENT_EXCHANGES",
@@ -250,7 +360,6 @@ _OTHER_KEYS = (
     "HTTP_TLS",
     "HTTP_WAITERS",
     "LOG_FORMAT",
-    "SERVICE_CONTAINER_CLS",
     "WEBSOCKET_MAX_SIZE",
     "WEBSOCKET_ORIGINS",
     "WEBSOCKET_PATH",
@@ -262,8 +371,10 @@ class _Reader:
     """The values of one configuration, by the names of the table."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._entries = {key.lower(): config[key] for key in config if isinstance(key, str)}
-        self._entries |= {key.lower(): config[key] for key in config if key in KEYS}
+        # All at once: another thread may replace the configuration while it is read.
+        entries = [(key, value) for key, value in config.items() if isinstance(key, str)]
+        self._entries = {key.lower(): value for key, value in entries}
+        self._entries |= {key.lower(): value for key, value in entries if key in KEYS}
 
     def __getitem__(self, name: str) -> Any:
         return KEYS[name].read(self._entries)
@@ -273,7 +384,9 @@ class _Reader:
 class BrokerSettings:
     """How to reach the broker, and what to demand of it."""
 
-    uri: str
+    uri: str | tuple[str, ...]
+    ssl: Any
+    login_method: str | None
     heartbeat: int
     publish_timeout: float
     publish_window: int
@@ -286,6 +399,8 @@ class BrokerSettings:
         values = _Reader(config)
         return cls(
             uri=values["AMQP_URI"],
+            ssl=values["AMQP_SSL"],
+            login_method=values["LOGIN_METHOD"],
             heartbeat=values["HEARTBEAT"],
             publish_timeout=values["PUBLISH_TIMEOUT"],
             publish_window=values["PUBLISH_WINDOW"],
@@ -300,28 +415,47 @@ class BrokerSettings:
 
 @dataclass(frozen=True)
 class ContainerSettings:
-    """How much a container does at once, and how it reads and writes messages."""
+    """How much a container does at once."""
 
     max_workers: int
     prefetch_count: int
     parent_calls_tracked: int
-    serializer: str
-    accept: tuple[str, ...]
     shutdown_timeout: float
+    stuck_warning: float | None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ContainerSettings":
         """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
         values = _Reader(config)
         max_workers = values["max_workers"]
-        serializer = values["serializer"]
         return cls(
             max_workers=max_workers,
             prefetch_count=values["PREFETCH_COUNT"] or 2 * max_workers,
             parent_calls_tracked=values["parent_calls_tracked"],
+            shutdown_timeout=values["SHUTDOWN_TIMEOUT"],
+            stuck_warning=values["STUCK_WARNING"],
+        )
+
+
+@dataclass(frozen=True)
+class SerializationSettings:
+    """How messages are written and which are read."""
+
+    serializer: str
+    accept: tuple[str, ...]
+    serializers: tuple[CodecSettings, ...]
+    max_message_size: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SerializationSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        serializer = values["serializer"]
+        return cls(
             serializer=serializer,
             accept=values["ACCEPT"] or (serializer,),
-            shutdown_timeout=values["SHUTDOWN_TIMEOUT"],
+            serializers=values["SERIALIZERS"],
+            max_message_size=values["MAX_MESSAGE_SIZE"],
         )
 
 
@@ -358,7 +492,19 @@ class ProcessSettings:
         return cls(switch_interval=values["SWITCH_INTERVAL"], logging=values["LOGGING"])
 
 
-_known_by_lower_name = {name.lower(): name for name in (*KEYS, *_OTHER_KEYS)}
+@dataclass(frozen=True)
+class RunnerSettings:
+    """What is settled before there are containers."""
+
+    container_cls: str | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "RunnerSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        return cls(container_cls=_Reader(config)["SERVICE_CONTAINER_CLS"])
+
+
+_known_by_lower_name = {name.lower(): name for name in (*KEYS, *OTHER_KEYS)}
 _warned_lock = threading.Lock()
 _warned: set[str] = set()  # guarded by _warned_lock
 
@@ -366,14 +512,25 @@ _warned: set[str] = set()  # guarded by _warned_lock
 _LIKENESS = 0.85
 
 
-def warn_near_misses(config: Mapping[str, Any]) -> None:
-    """Log a WARNING for each key that looks like a misspelt known one, once in this process."""
-    for key in config:
-        if not isinstance(key, str) or key.lower() in _known_by_lower_name:
+def find_key(name: str) -> str | None:
+    """Return the known key of that name, in the spelling of the table; None if there is none."""
+    return _known_by_lower_name.get(name.lower())
+
+
+def warn_near_misses(names: Iterable[str], prefix: str = "") -> None:
+    """Log a WARNING for each name that looks like a misspelt key, once in this process.
+
+    Those that do not begin with `prefix` are left alone.
+    """
+    for key in names:
+        if not isinstance(key, str) or not key.startswith(prefix):
             continue
-        near = difflib.get_close_matches(key.lower(), _known_by_lower_name, 1, _LIKENESS)
+        name = key.removeprefix(prefix).lower()
+        if name in _known_by_lower_name:
+            continue
+        near = difflib.get_close_matches(name, _known_by_lower_name, 1, _LIKENESS)
         if near and _is_first_warning(key):
-            known = _known_by_lower_name[near[0]]
+            known = prefix + _known_by_lower_name[near[0]]
             _log.warning("configuration key %s is not read by threadko: is %s meant?", key, known)
 
 

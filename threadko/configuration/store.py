@@ -1,7 +1,8 @@
 """The configuration of the process, which any thread may read and write at any time.
 
 The entries stand in a dict that is never changed, only replaced: a reader takes no lock and sees
-all of a change or nothing of it. `dict(config)` reads entry by entry; `config.data` is a snapshot.
+all of a change or nothing of it. Only `dict(config)` and `{**config}` go entry by entry, and raise
+`KeyError` if one is removed meanwhile; `config.data` and `config.items()` are of one moment.
 """
 
 import copy
@@ -153,11 +154,11 @@ class ConfigPatch:
         """Put the entries in place."""
         # Copied deeply, so that a change inside a nested value is undone too.
         backup = {key: _deep_copy(value) for key, value in self._config.items()}
-        self._backups.append(backup)
         if self._clear:
             self._config.setup(self._entries)
         else:
             self._config.update(self._entries)
+        self._backups.append(backup)
 
     def stop(self) -> None:
         """Bring back the entries that were there before `start`."""

@@ -10,25 +10,30 @@ The order of stopping is a promise:
 3. workers end, until SHUTDOWN_TIMEOUT has passed; all that they may call through still stands;
 4. dependencies stop, then all that extensions own; then managed threads and the pool.
 
-Past the deadline, or at any time by `kill()`: workers are abandoned, and nobody is waited for.
+Past the deadline, or at any time by `kill()`: workers are abandoned, and nobody is waited for. The
+hooks of stopping and killing run in threads of their own, so that one that hangs holds nobody.
 """
 
-import atexit
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from threadko import serialization
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.slots import Line
 from threadko.concurrency.stopping import StopEvent
-from threadko.concurrency.threads import ManagedThread, start_thread, thread_name
+from threadko.concurrency.threads import (
+    ManagedThread,
+    run_in_thread,
+    thread_name,
+)
 from threadko.configuration import config as global_config
-from threadko.configuration.settings import ContainerSettings
+from threadko.configuration.settings import ContainerSettings, RunnerSettings
+from threadko.containers.exits import ProcessBound, kill_at_exit, spare_at_exit
 from threadko.containers.hooks import Hooks
 from threadko.containers.inspection import (
     get_service_name,
@@ -42,6 +47,7 @@ from threadko.containers.observers import Observers
 from threadko.containers.worker import WorkerLife
 from threadko.containers.workforce import Workforce
 from threadko.context import current_worker, new_id
+from threadko.exceptions import ConfigurationError
 from threadko.extensions import (
     DependencyProvider,
     Entrypoint,
@@ -52,16 +58,14 @@ from threadko.extensions import (
 )
 from threadko.extensions.worker import Message
 from threadko.utils.imports import import_from_path
+from threadko.utils.safelog import log_safely
 
 __all__ = ["ServiceContainer", "get_container_cls", "new_call_id"]
 
 _log = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 1.0  # for managed threads that were asked to end
-_KILL_SECONDS = 5.0  # guessed: how long to wait for a kill() that somebody else carries out
-
-#: Containers that have begun to start and are not dead.
-_alive: "weakref.WeakSet[ServiceContainer]" = weakref.WeakSet()
+_GRACE_SECONDS = 1.0  # for managed threads that were asked to end, and past a deadline for hooks
+_KILL_SECONDS = 5.0  # guessed: how long to wait for the kill() of all extensions
 
 
 class ServiceContainer:
@@ -78,8 +82,7 @@ class ServiceContainer:
         self._config: Mapping[str, Any] = global_config if config is None else config
         settings = ContainerSettings.from_config(self._config)
         self.max_workers = settings.max_workers
-        self.serializer = settings.serializer
-        self.accept = list(settings.accept)
+        self.serializer, self.accept = serialization.setup(self._config)
         self.parent_calls_tracked = settings.parent_calls_tracked
         self._shutdown_timeout = settings.shutdown_timeout
 
@@ -102,6 +105,7 @@ class ServiceContainer:
         self.observers = Observers()
         self._life = Lifecycle(self.service_name)
         self._died = threading.Event()
+        self._over = threading.Event()  # dead, and the observers have been told
         # Both are written once, before _died is set.
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
@@ -112,7 +116,10 @@ class ServiceContainer:
             self.max_workers,
             WorkerLife(service_cls, self.dependencies, self.observers),
             self._life.refusal,
+            stuck_warning=settings.stuck_warning,
+            find_own_calls=self._find_own_calls,
         )
+        self._process = ProcessBound(f"the container of {self.service_name!r}")
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -146,7 +153,8 @@ class ServiceContainer:
 
         Raises:
             ContainerStopped: `stop()` was called before or meanwhile.
-            LifecycleError: the container was started or killed before.
+            LifecycleError: the container was started or killed before, or made in the process of
+                which this one is a fork.
         """
         self.prepare()
         self.open()
@@ -154,7 +162,7 @@ class ServiceContainer:
     def prepare(self) -> None:
         """Do the first half of `start()`: all extensions stand, and no work comes in yet."""
         with self._starting(Step.START, Step.READY):
-            _alive.add(self)
+            kill_at_exit(self)
             self._workers.start()
             for hook in ("setup", "start", "ready"):
                 if not self._hooks.run_starting(self._ordered, hook, self.stopping):
@@ -166,11 +174,12 @@ class ServiceContainer:
             self._workers.open()
             if not self._hooks.run_starting(self._ordered, "open", self.stopping):
                 raise self._life.refusal()
-        _log.info("service %s runs", self.service_name)
+        log_safely(_log, logging.INFO, "service %s runs", self.service_name)
 
     @contextmanager
     def _starting(self, first: Step, last: Step) -> Iterator[None]:
         """Go through one half of `start()`, and undo all of it if that does not succeed."""
+        self._process.check()
         if self._life.take(first) is None:
             refusal = self._life.refusal()
             if first is Step.OPEN and self.stopping.is_set() and not self.owns_current_thread():
@@ -218,21 +227,26 @@ class ServiceContainer:
         """Stop gracefully, in the order that stands at the top, and return when all has ended.
 
         Past `timeout` seconds (None: SHUTDOWN_TIMEOUT) it turns into `kill()`. It returns at once
-        if it is called by a thread that it would wait for.
+        if it is called by a thread that it would wait for, or in a forked child, where nothing
+        runs.
 
         Raises:
             Exception: the first that a hook raised; everything else has been done all the same.
         """
+        if self._process.is_foreign:
+            return
         deadline = Deadline(self._shutdown_timeout if timeout is None else timeout)
         previous = self._life.take(Step.STOP)
         self.stopping.set()
         if previous is State.NEW:
             self._die(None)
-        elif self._died.is_set():
+        elif self._over.is_set():
             return
         elif self.owns_current_thread():
+            if self._died.is_set():
+                return
             name = thread_name(self.service_name, "stop")
-            start_thread(partial(self._stop_alone, previous, deadline), name)
+            run_in_thread(partial(self._stop_alone, previous, deadline), name)
         else:
             self._carry_out_stop(previous, deadline)
 
@@ -244,16 +258,28 @@ class ServiceContainer:
 
     def _carry_out_stop(self, previous: State | None, deadline: Deadline) -> None:
         """Stop what was in the state `previous`, or wait for whoever has that to do."""
-        if previous in (State.PREPARED, State.RUNNING):
-            self._shut_down(deadline)
-        elif not self._died.wait(deadline.remaining()):
-            # A start that does not listen, or another stop that hangs in a hook.
-            _log.error("service %s does not stop in time", self.service_name)
-            self.kill()
-
-    def _shut_down(self, deadline: Deadline) -> None:
         errors: list[BaseException] = []
-        _log.info("service %s stops", self.service_name)
+        try:
+            limit = deadline.remaining()
+            if previous in (State.PREPARED, State.RUNNING):
+                name = thread_name(self.service_name, "shutdown")
+                run_in_thread(partial(self._shut_down, deadline, errors), name)
+                limit = None if limit is None else limit + _GRACE_SECONDS
+            if not self._over.wait(limit):
+                # A hook that hangs, of this stop or of another, or of a start that does not listen.
+                log_safely(
+                    _log, logging.ERROR, "service %s does not stop in time", self.service_name
+                )
+                self._hooks.log_stacks()
+                self.kill()
+        except BaseException:
+            self.kill()  # this wait was interrupted, and nobody else would end it
+            raise
+        if errors:
+            raise errors[0]
+
+    def _shut_down(self, deadline: Deadline, errors: list[BaseException]) -> None:
+        log_safely(_log, logging.INFO, "service %s stops", self.service_name)
         try:
             self._hooks.run_stopping(self._ordered[::-1], "cancel", errors)
             self._hooks.run_stopping(self.entrypoints[::-1], "stop", errors)
@@ -265,12 +291,10 @@ class ServiceContainer:
             elif not self.being_killed:
                 self._workers.log_stacks()
                 self.kill()
-        except BaseException:
-            self.kill()  # this wait was interrupted, and nobody else would end it
-            raise
+        except BaseException as error:
+            errors.append(error)
+            self.kill()
         self._finish_stop()
-        if errors:
-            raise errors[0]
 
     def _end_threads(self) -> None:
         self._managed.close()
@@ -279,9 +303,9 @@ class ServiceContainer:
 
     def _finish_stop(self) -> None:
         if self._life.take(Step.STOPPED) is None:
-            self._died.wait(_KILL_SECONDS)  # killed meanwhile
+            self._over.wait(_KILL_SECONDS)  # killed meanwhile
         else:
-            _log.info("service %s has stopped", self.service_name)
+            log_safely(_log, logging.INFO, "service %s has stopped", self.service_name)
             self._die(None)
 
     # Killing
@@ -292,13 +316,15 @@ class ServiceContainer:
         Args:
             exc: an exception (or an exc_info triple), which `wait()` then raises.
         """
+        if self._process.is_foreign:
+            return  # the connections are the parent's
         error = exc[1] if isinstance(exc, tuple) else exc
         if self._life.take(Step.KILL) is None:
             if not self.owns_current_thread():
-                self._died.wait(_KILL_SECONDS)
+                self._over.wait(_KILL_SECONDS)
             return
         level = logging.WARNING if error is None else logging.ERROR
-        _log.log(level, "service %s is killed", self.service_name, exc_info=error)
+        log_safely(_log, level, "service %s is killed", self.service_name, exc_info=error)
         try:
             self._end_at_once()
         finally:
@@ -307,18 +333,28 @@ class ServiceContainer:
     def _end_at_once(self) -> None:
         self.stopping.set()
         self._workers.kill()
-        self._hooks.run_kill()
         self._managed.close()
+        hooks = run_in_thread(self._hooks.run_kill, thread_name(self.service_name, "kill"))
+        if hooks is not None:
+            hooks.join(_KILL_SECONDS)
+            if hooks.is_alive():
+                self._hooks.log_stacks()
 
     def _die(self, error: BaseException | None) -> None:
         self._error = error
         self._traceback = None if error is None else error.__traceback__
         self._died.set()
-        _alive.discard(self)
-        self.observers.tell(self.observers.on_death, self, error)
+        spare_at_exit(self)
+        with self._hooks.marked():  # an observer that stops what is dead must not wait for itself
+            self.observers.tell(self.observers.on_death, self, error)
+        self._over.set()
 
     def wait(self) -> None:
-        """Wait until the container has ended, and raise the error that ended it, if one did."""
+        """Wait until the container has ended, and raise the error that ended it, if one did.
+
+        Raises `LifecycleError` in a forked child, which would wait for ever.
+        """
+        self._process.check()
         self._died.wait()
         if self._error is not None:
             # Each raise adds to the traceback of this one object, so begin from the original.
@@ -342,8 +378,10 @@ class ServiceContainer:
             WorkerPoolFull: called by a worker of this container while every slot is taken.
             ContainerStopped: the container stops or has stopped.
             ContainerBeingKilled: the container was killed.
-            LifecycleError: it was never started, or this is the thread that is starting it.
+            LifecycleError: it was never started, or this is the thread that is starting it, or
+                the container was made in the process of which this one is a fork.
         """
+        self._process.check()
         if self._life.state is not State.RUNNING and self._never_begins():
             raise self._life.refusal()
         worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
@@ -390,7 +428,9 @@ class ServiceContainer:
         Raises:
             ContainerStopped: the container has stopped.
             ContainerBeingKilled: the container was killed.
+            LifecycleError: it was made in the process of which this one is a fork.
         """
+        self._process.check()
         handle = self._managed.spawn(fn, identifier)
         if handle is None:
             raise self._life.refusal()
@@ -399,10 +439,21 @@ class ServiceContainer:
     def _on_thread_error(self, error: BaseException) -> None:
         name = threading.current_thread().name
         if self.being_killed or self._died.is_set():
-            _log.error("thread %s failed after its container had ended", name, exc_info=error)
+            what = "thread %s failed after its container had ended"
+            log_safely(_log, logging.ERROR, what, name, exc_info=error)
         else:
-            _log.error("thread %s failed, which ends its container", name)
+            log_safely(_log, logging.ERROR, "thread %s failed, which ends its container", name)
             self.kill(error)
+
+    def _find_own_calls(self) -> set[str]:
+        """Return the ids of the calls of this service to itself that wait for a reply."""
+        calls: set[str] = set()
+        for extension in self._ordered:
+            # By shape, for calls are made by extensions that are not known here.
+            find = getattr(extension, "find_calls_to", None)
+            if find is not None:
+                calls.update(find(self.service_name))
+        return calls
 
     def owns_current_thread(self) -> bool:
         """Whether the container waits for the calling thread when it stops."""
@@ -421,20 +472,18 @@ class ServiceContainer:
 
 def get_container_cls(config: Mapping[str, Any] | None = None) -> type[ServiceContainer]:
     """Return the class that SERVICE_CONTAINER_CLS names, `ServiceContainer` if it names none."""
-    config = global_config if config is None else config
-    found: type[ServiceContainer] | None = import_from_path(config.get("SERVICE_CONTAINER_CLS"))
-    return ServiceContainer if found is None else found
+    path = RunnerSettings.from_config(global_config if config is None else config).container_cls
+    if path is None:
+        return ServiceContainer
+    try:
+        found = import_from_path(path)
+    except ImportError as exc:
+        raise ConfigurationError(f"SERVICE_CONTAINER_CLS cannot be imported: {exc}") from exc
+    if not (isinstance(found, type) and issubclass(found, ServiceContainer)):
+        raise ConfigurationError(f"SERVICE_CONTAINER_CLS {path!r} is no kind of ServiceContainer")
+    return found
 
 
 def new_call_id() -> str:
     """Return a new unique id."""
     return new_id()
-
-
-def _kill_alive() -> None:
-    """Kill what still runs when the interpreter ends: connections close, messages go back."""
-    for container in list(_alive):
-        container.kill()
-
-
-atexit.register(_kill_alive)

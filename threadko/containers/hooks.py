@@ -3,7 +3,7 @@
 ==============  ================================================================================
 `run_starting`  the thread that starts the container
 `run_stopping`  the thread that stops it
-`run_kill`      any thread, while the others are busy or hang
+`run_kill`      any thread, while the others are busy or hang; so too `log_stacks`
 ==============  ================================================================================
 """
 
@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from threadko.concurrency.threads import format_stack
 from threadko.extensions import Extension
+from threadko.utils.safelog import log_safely
 
 __all__ = ["Hooks"]
 
@@ -103,5 +105,22 @@ class Hooks:
         with self._lock:
             return threading.current_thread() in self._threads
 
+    def log_stacks(self) -> None:
+        """Log where each thread is that runs a hook, except the calling one."""
+        with self._lock:
+            threads = set(self._threads) - {threading.current_thread()}
+        for thread in threads:
+            stack = format_stack(thread.ident)
+            text = "a hook of %s has not ended, and is at:\n%s"
+            log_safely(_log, logging.ERROR, text, self._service_name, stack)
+
     def _log_failure(self, hook: str, extension: Extension, error: BaseException) -> None:
-        _log.error("%s() of %r in %s failed", hook, extension, self._service_name, exc_info=error)
+        log_safely(
+            _log,
+            logging.ERROR,
+            "%s() of %r in %s failed",
+            hook,
+            extension,
+            self._service_name,
+            exc_info=error,
+        )

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from threadko.utils.safelog import log_safely
+
 __all__ = ["Observer", "Observers"]
 
 _log = logging.getLogger(__name__)
@@ -72,8 +74,8 @@ class Observers:
         for callback in callbacks:
             try:
                 callback(*args)
-            except BaseException:  # an observer's SystemExit must not be the worker's
-                _log.exception("observer %r failed", callback)
+            except BaseException as error:  # an observer's SystemExit must not be the worker's
+                log_safely(_log, logging.ERROR, "observer %r failed", callback, exc_info=error)
 
     def _rebuild(self, observers: tuple[Any, ...]) -> None:
         self._all = observers

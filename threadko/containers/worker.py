@@ -26,6 +26,7 @@ from threadko.extensions import (
     Settle,
     WorkerContext,
 )
+from threadko.utils.safelog import describe_error, log_safely
 
 __all__ = ["WorkerLife"]
 
@@ -165,18 +166,21 @@ class _Worker:
         self.result = None
         self.exc_info = (type(error), error, error.__traceback__)
         if isinstance(error, ctx.entrypoint.expected_exceptions):
-            _log.warning("%s failed as expected: %s: %s", ctx.call_id, type(error).__name__, error)
+            text = describe_error(error)
+            log_safely(_log, logging.WARNING, "%s failed as expected: %s", ctx.call_id, text)
         else:
-            _log.error("%s failed", ctx.call_id, exc_info=error)
+            log_safely(_log, logging.ERROR, "%s failed", ctx.call_id, exc_info=error)
 
     def _log_failure(self, what: str, error: BaseException) -> None:
         if not self._ends_abandoned(error):
-            _log.error("%s of %s failed", what, self.ctx.call_id, exc_info=error)
+            log_safely(
+                _log, logging.ERROR, "%s of %s failed", what, self.ctx.call_id, exc_info=error
+            )
 
     def _ends_abandoned(self, error: BaseException) -> bool:
         if isinstance(error, WorkerKilled):
             if not self.ctx.abandoned:
-                _log.warning("%s was ended by WorkerKilled", self.ctx.call_id)
+                log_safely(_log, logging.WARNING, "%s was ended by WorkerKilled", self.ctx.call_id)
             self.ctx.abandon()
         return self.ctx.abandoned
 

@@ -10,9 +10,8 @@
 """
 
 import logging
-import sys
 import threading
-import traceback
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +19,7 @@ from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.pool import WorkerPool
 from threadko.concurrency.slots import Line, Slots
 from threadko.concurrency.threads import thread_name
+from threadko.containers.watch import StuckWatch, describe_workers
 from threadko.containers.worker import WorkerLife
 from threadko.context import current_worker
 from threadko.exceptions import ContainerStopped, LifecycleError, WorkerPoolFull
@@ -38,6 +38,8 @@ class Workforce:
         max_workers: the number of slots.
         life: what each worker does.
         refusal: makes the error for those whose worker will never begin.
+        stuck_warning: seconds after which to warn of workers that are all busy; None for never.
+        find_own_calls: returns the ids of the calls of the service to itself that wait.
     """
 
     def __init__(
@@ -46,17 +48,28 @@ class Workforce:
         max_workers: int,
         life: WorkerLife,
         refusal: Callable[[], LifecycleError],
+        *,
+        stuck_warning: float | None = None,
+        find_own_calls: Callable[[], set[str]] = set,
     ) -> None:
         self._max_workers = max_workers
         self._life = life
         self._refusal = refusal
         self._name = thread_name(service_name, "worker")
         self._pool = WorkerPool(max_workers, self._name)
-        self._slots = Slots(max_workers, self._pool.submit)
+        self._slots = Slots()
         self._spawning = self._slots.open_line(f"spawn_worker of {service_name}")
-        # The workers that run, with the ids of their threads. Adding, removing and copying are
-        # one step each, so it needs no lock.
-        self._running: dict[WorkerContext, int] = {}
+        # The workers that run, with the ids of their threads and when they began. Adding, removing
+        # and copying are one step each, so it needs no lock.
+        self._running: dict[WorkerContext, tuple[int, float]] = {}
+        self._watch = StuckWatch(
+            service_name,
+            max_workers,
+            self._running,
+            count_waiting=lambda: self._slots.waiting,
+            find_own_calls=find_own_calls,
+            seconds=stuck_warning,
+        )
         self._pool_lock = threading.Lock()  # guards _starting and _killed
         self._starting = False
         self._killed = False
@@ -69,7 +82,11 @@ class Workforce:
             if self._killed:
                 return
             self._starting = True
-        self._pool.start()
+        try:
+            self._pool.start(self._slots.serve)
+        except BaseException:
+            self._slots.dismiss()
+            raise
         if self._killed_while_starting():
             self._pool.shutdown(wait=False)
 
@@ -93,6 +110,8 @@ class Workforce:
 
     def shut_down(self) -> None:
         """End the threads, and wait for them if none runs a worker."""
+        self._watch.close()
+        self._slots.dismiss()
         self._pool.shutdown(wait=not self._slots.busy)
 
     def kill(self) -> None:
@@ -101,6 +120,7 @@ class Workforce:
             # A pool that is shut down while its threads are made would be left with half of them.
             self._killed = True
             starting = self._starting
+        self._watch.close()
         self._slots.kill()
         self._refuse_spawning()
         for worker_ctx in self._running.copy():
@@ -120,7 +140,7 @@ class Workforce:
         """Run a worker on a thread of the pool, and return when it has begun."""
         job = _Spawn(partial(self.run, worker_ctx, handle_result, settle))
         try:
-            self._spawning.put(job)
+            self._spawning.put(job, at_once=True)
         except ContainerStopped:
             raise self._refusal() from None
         caller = current_worker.get()
@@ -143,8 +163,10 @@ class Workforce:
         """Run a worker in this thread, from its beginning to its end."""
         # Entered first and looked then, while `kill` says so first and looks then: one of the two
         # always finds the other.
-        self._running[worker_ctx] = threading.get_ident()
+        self._running[worker_ctx] = threading.get_ident(), time.monotonic()
         try:
+            if not self._watch.armed and len(self._running) >= self._max_workers:
+                self._watch.arm()
             if self._killed:
                 worker_ctx.abandon()
             else:
@@ -158,11 +180,7 @@ class Workforce:
 
     def log_stacks(self) -> None:
         """Log what each worker that runs is doing."""
-        frames = sys._current_frames()
-        for worker_ctx, thread_id in self._running.copy().items():
-            frame = frames.get(thread_id)
-            stack = "" if frame is None else "".join(traceback.format_stack(frame))
-            _log.error("%s has not ended, and is at:\n%s", worker_ctx.call_id, stack)
+        _log.error("these workers have not ended:%s", describe_workers(self._running.copy()))
 
     def _refuse_spawning(self) -> None:
         for job in self._spawning.close():

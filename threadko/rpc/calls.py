@@ -94,6 +94,8 @@ class RpcCall(CallbackFuture[Any]):
             raise RpcTimeout(f"{self.target} has not answered after {timeout} s") from None
         if not isinstance(outcome, RawReply):
             error: BaseException = outcome()
+            if not isinstance(error, Exception):
+                raise error  # WorkerKilled, which is no outcome of the call
             return error
         try:
             self._decode(outcome)
@@ -133,6 +135,12 @@ class PendingCalls:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def find_to(self, service: str) -> set[str]:
+        """Return the correlation ids of those to a service."""
+        with self._lock:
+            calls = list(self._calls.values())
+        return {call.correlation_id for call in calls if call.target.rpartition(".")[0] == service}
 
     def add(self, call: RpcCall) -> None:
         """Wait for a reply to ``call``; raises what ``close`` was given once it was called."""

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 
 from threadko.rpc.calls import RpcCall
 
-__all__ = ["Client", "MethodClient", "ServiceClient", "StartCall"]
+__all__ = ["Client", "MethodClient", "Proxy", "ServiceClient", "StartCall"]
 
 
 class StartCall(Protocol):
@@ -110,3 +110,7 @@ class MethodClient:
 
     def __repr__(self) -> str:
         return f"<Client {self.identifier}>"
+
+
+#: The name that it has in nameko 2.
+Proxy = Client

@@ -13,13 +13,12 @@ connection follows, and calls that still have no reply fail.
 """
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from threadko.amqp.confirms import ConfirmChannel, Outgoing
+from threadko.amqp.confirms import ConfirmChannel
 from threadko.amqp.connection import Connection
 from threadko.amqp.consume import ConsumerChannel
 from threadko.amqp.link import Link
@@ -28,7 +27,6 @@ from threadko.amqp.message import (
     Delivery,
     Properties,
     check_sendable,
-    decode_properties,
     encode_properties,
     find_correlation_id,
 )
@@ -36,94 +34,37 @@ from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.topology import Step, Steps, run_steps
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.timers import Timer
-from threadko.context import encode_headers, new_id
+from threadko.context import new_id
 from threadko.exceptions import (
     BrokerRefused,
     ContainerStopped,
-    DecodeError,
     PublishFailed,
-    RemoteError,
     ReplyQueueExpiredWithPendingReplies,
     RpcTimeout,
     ThreadkoError,
-    UnknownService,
     WorkerKilled,
 )
 from threadko.rpc.calls import Failure, PendingCalls, RawReply, RpcCall
-from threadko.rpc.protocol import parse_reply, reply_queue, request_body, rpc_exchange
-from threadko.serialization import Encoded, decode, encode
+from threadko.rpc.options import NO_OPTIONS, RequestOptions
+from threadko.rpc.probe import Probe
+from threadko.rpc.protocol import reply_queue, rpc_exchange
+from threadko.rpc.request import Request
+from threadko.serialization import Encoded
 
-__all__ = ["CallLink", "Request", "start_call"]
+__all__ = ["CallLink"]
 
 _log = logging.getLogger(__name__)
 
-_REPLIES, _REQUESTS, _CHECK = 1, 2, 3  # the numbers of the channels
+_REPLIES, _REQUESTS, _CHECK, _PROBE = 1, 2, 3, 4  # the numbers of the channels
 
+# Guessed: too short for the broker to mind, and long enough that a busy client acknowledges with
+# its next request. A write of its own would come just when the caller wants to go on.
+_ACK_DELAY_SECONDS = 0.05
 
-class Request(Outgoing):
-    """A request on its way, and the call that waits for its reply."""
-
-    __slots__ = (
-        "call",
-        "call_link",
-        "confirm_timer",
-        "confirms_before",
-        "expires_at",
-        "generation",
-        "reply_timer",
-        "service",
-        "timeout",
-    )
-
-    call: RpcCall
-    call_link: "CallLink"
-
-    def __init__(
-        self,
-        *,
-        exchange: str,
-        service: str,
-        method: str,
-        header: bytes,
-        body: bytes,
-        message_id: str,
-        timeout: float | None,
-    ) -> None:
-        super().__init__(
-            exchange=exchange,
-            routing_key=f"{service}.{method}",
-            header=header,
-            body=body,
-            mandatory=True,
-            message_id=message_id,
-        )
-        self.service = service
-        self.timeout = timeout
-        self.expires_at = Deadline(timeout).expires_at
-        self.reply_timer: Timer | None = None
-        self.confirm_timer: Timer | None = None
-        self.generation = 0  # of the link when it was last written; 0: not yet
-        self.confirms_before = 0  # that had come when it was last written
-
-    def on_written(self) -> None:
-        """Remember when, for whoever must judge why its confirm does not come."""
-        self.call_link.note_written(self)
-
-    def on_confirmed(self) -> None:
-        """The broker has it; its reply may take its time."""
-        self.call_link.cancel_confirm_timer(self)
-
-    def on_returned(self, code: int, text: str) -> None:
-        """There is no queue for that service."""
-        service = self.service
-        self.call_link.fail(self, lambda: UnknownService(service))
-
-    def on_failed(self, error: Exception) -> None:
-        """The broker refused it."""
-        target = self.routing_key
-        self.call_link.fail(
-            self, lambda: PublishFailed(f"the broker did not take the request to {target}: {error}")
-        )
+# The broker is asked about a silent service so long before the call times out, at the most. Its
+# answer takes milliseconds; where it comes too late, the time-out says less.
+_PROBE_SECONDS = 0.5
+_PROBE_SHARE = 0.2  # of the time-out
 
 
 class CallLink:
@@ -159,7 +100,10 @@ class CallLink:
         self._requests_by_id: dict[str, Request] = {}  # sent or to be sent, and not answered
         self._last_reply = 0  # delivery tag
         self._acked = 0
-        self._finishing = False
+        self._ack_timer: Timer | None = None
+        # All have the same time, so the first is due first, and one timer does for all.
+        self._unconfirmed: dict[Request, None] = {}
+        self._confirm_timer: Timer | None = None
         self._replies = ConsumerChannel(
             self._link,
             _REPLIES,
@@ -168,12 +112,17 @@ class CallLink:
             on_delivery=self._on_reply,
             on_ready=self._replies_ready,
             on_closed=self._channel_closed,
-            on_cancelled=self._queue_lost,
+            on_cancelled=self._queue_deleted,
         )
         self._replies.consume()
         self._requests = ConfirmChannel(
-            self._link, _REQUESTS, declare=[self._exchange], on_ready=self._link.came_up
+            self._link,
+            _REQUESTS,
+            declare=[self._exchange],
+            on_ready=self._link.came_up,
+            restore=self._replies.queue,
         )
+        self._probe = Probe(self._link, _PROBE)
 
     # Any thread
 
@@ -181,6 +130,10 @@ class CallLink:
     def pending(self) -> int:
         """How many calls wait for a reply."""
         return len(self._pending)
+
+    def find_calls_to(self, service: str) -> set[str]:
+        """Return the correlation ids of the calls to a service that wait for a reply."""
+        return self._pending.find_to(service)
 
     @property
     def is_up(self) -> bool:
@@ -210,6 +163,10 @@ class CallLink:
         self._pending.close(_killed)
         self._link.kill()
 
+    def forget(self) -> None:
+        """Close what a forked child has inherited; only there, where the link has no thread."""
+        self._link.forget()
+
     def call(
         self,
         service: str,
@@ -219,10 +176,12 @@ class CallLink:
         *,
         decode: Callable[[RawReply], Any],
         timeout: float | None,
+        options: RequestOptions = NO_OPTIONS,
     ) -> RpcCall:
         """Send a request and return the call that waits for its reply.
 
         Args:
+            headers: with those of the options, if there are any.
             timeout: seconds for the whole call, or None; the request itself expires with it, so
                 that a service does not do what nobody waits for.
 
@@ -238,12 +197,13 @@ class CallLink:
                 content_type=encoded.content_type,
                 content_encoding=encoded.content_encoding,
                 headers=headers,
-                delivery_mode=2,
-                priority=0,
+                delivery_mode=options.delivery_mode,
+                priority=options.priority,
                 correlation_id=correlation_id,
                 reply_to=self.reply_key,
-                expiration=_expiration(timeout),
+                expiration=_expiration(timeout, options.expiration),
                 message_id=correlation_id,
+                **options.properties,
             )
         )
         request = Request(
@@ -254,6 +214,7 @@ class CallLink:
             body=encoded.body,
             message_id=correlation_id,
             timeout=timeout,
+            resends=options.resends,
         )
         check_sendable(
             header,
@@ -302,16 +263,32 @@ class CallLink:
         """Keep what may be written again for the next connection."""
         self._replies.detach()
         self._requests.detach(error)
+        self._probe.detach()
 
     def turn(self) -> None:
-        """Acknowledge all replies of this turn at once."""
+        """Acknowledge all replies so far along with what is written anyway, or a little later."""
+        if self._last_reply == self._acked:
+            return
+        connection = self._link.connection
+        if connection is not None and connection.has_output:
+            self._acknowledge()
+        elif self._ack_timer is None:
+            self._ack_timer = self._link.call_at(
+                time.monotonic() + _ACK_DELAY_SECONDS, self._ack_late
+            )
+
+    def _ack_late(self) -> None:
+        self._ack_timer = None
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
         if self._last_reply != self._acked and self._replies.is_open:
             self._acked = self._last_reply
             self._replies.ack_up_to(self._acked)
 
     def finish(self) -> None:
         """Wait for the confirms of what was sent, then close."""
-        self._finishing = True
+        self._acknowledge()
         self._requests.drain(
             lambda: self._requests.close(lambda: self._replies.close(self._link.finished))
         )
@@ -333,11 +310,9 @@ class CallLink:
         request.generation = self._link.generation
         request.confirms_before = self._requests.confirms
 
-    def cancel_confirm_timer(self, request: Request) -> None:
-        """``request`` is confirmed."""
-        if request.confirm_timer is not None:
-            self._link.cancel_timer(request.confirm_timer)
-            request.confirm_timer = None
+    def note_confirmed(self, request: Request) -> None:
+        """The broker has ``request``."""
+        self._unconfirmed.pop(request, None)
 
     def fail(self, request: Request, failure: Failure) -> None:
         """End the call of ``request`` with an error, unless it has ended already."""
@@ -351,19 +326,22 @@ class CallLink:
             return
         self._requests_by_id[request.call.correlation_id] = request
         if request.expires_at is not None:
+            # One timer at a time: most calls are answered long before either.
+            lead = min(_PROBE_SECONDS, _PROBE_SHARE * (request.timeout or 0.0))
             request.reply_timer = self._link.call_at(
-                request.expires_at, partial(self._reply_overdue, request)
+                request.expires_at - lead, partial(self._reply_nearly_overdue, request)
             )
-        request.confirm_timer = self._link.call_at(
-            time.monotonic() + self._publish_timeout, partial(self._confirm_overdue, request)
-        )
+        request.confirm_by = time.monotonic() + self._publish_timeout
+        self._unconfirmed[request] = None
+        if self._confirm_timer is None:
+            self._confirm_timer = self._link.call_at(request.confirm_by, self._check_confirms)
         self._requests.send(request)
 
     def _clear(self, request: Request) -> None:
         """The call has ended: nothing more is to be done for its request."""
         self._requests_by_id.pop(request.call.correlation_id, None)
         self._requests.forget(request)
-        self.cancel_confirm_timer(request)
+        self._unconfirmed.pop(request, None)
         if request.reply_timer is not None:
             self._link.cancel_timer(request.reply_timer)
             request.reply_timer = None
@@ -373,35 +351,56 @@ class CallLink:
         correlation_id = find_correlation_id(delivery.header)
         call = None if correlation_id is None else self._pending.pop(correlation_id)
         if correlation_id is None or call is None:
-            _log.debug("a reply that nobody waits for: correlation id %s", correlation_id)
+            _log.debug("a reply that nobody waits for: correlation id %r", correlation_id)
             return
         request = self._requests_by_id.get(correlation_id)
         if request is not None:
             self._clear(request)
         call.resolve(RawReply(delivery.header, delivery.body))
 
+    def _reply_nearly_overdue(self, request: Request) -> None:
+        assert request.expires_at is not None, "it has a timer"
+        self._probe.ask(request.service)
+        request.reply_timer = self._link.call_at(
+            request.expires_at, partial(self._reply_overdue, request)
+        )
+
     def _reply_overdue(self, request: Request) -> None:
-        target, timeout = request.routing_key, request.timeout
-        self.fail(request, lambda: RpcTimeout(f"{target} did not answer within {timeout} s"))
+        text = f"{request.routing_key} did not answer within {request.timeout} s"
+        text += self._probe.describe(request.service)
+        self.fail(request, lambda: RpcTimeout(text))
+
+    def _check_confirms(self) -> None:
+        """Fail the requests whose confirm is overdue, and look again when the next one is due."""
+        self._confirm_timer = None
+        now = time.monotonic()
+        for request in list(self._unconfirmed):
+            if request.confirm_by > now:
+                self._confirm_timer = self._link.call_at(request.confirm_by, self._check_confirms)
+                return
+            self._confirm_overdue(request)
 
     def _confirm_overdue(self, request: Request) -> None:
-        request.confirm_timer = None
+        self._unconfirmed.pop(request, None)
         seconds, target = self._publish_timeout, request.routing_key
+        connection = self._link.connection
+        blocked = connection is not None and connection.blocked
+        why = ": it blocks publishers, for it is short of memory or disk" if blocked else ""
+        unknown = "whether it arrived is unknown" if request.generation else "nothing was sent"
         self.fail(
             request,
             lambda: PublishFailed(
-                f"the broker did not confirm the request to {target} within {seconds} s;"
-                " whether it arrived is unknown"
+                f"the broker did not confirm the request to {target} within {seconds} s{why};"
+                f" {unknown}"
             ),
         )
         # A broker that confirms others is alive, and one that blocks publishers says so. Only
         # silence means a dead link, and only if it is still the link that the request went to.
-        connection = self._link.connection
         if (
             connection is not None
             and request.generation == self._link.generation
             and request.confirms_before == self._requests.confirms
-            and not connection.blocked
+            and not blocked
         ):
             self._link.reset(PublishFailed("the broker confirms nothing"))
 
@@ -411,6 +410,8 @@ class CallLink:
         connection = self._link.connection
         if connection is not None and not self._requests.is_open:
             self._requests.open(connection)
+        else:
+            self._requests.resume()
 
     def _channel_closed(self, reason: BaseException) -> None:
         self._link.reset(reason if isinstance(reason, Exception) else RuntimeError(repr(reason)))
@@ -433,6 +434,11 @@ class CallLink:
         else:
             self._channel_closed(reason)
 
+    def _queue_deleted(self) -> None:
+        # Until it stands again, a request could be answered before there is a queue for replies.
+        self._requests.pause()
+        self._queue_lost()
+
     def _queue_lost(self) -> None:
         """The reply queue is gone, and with it every reply that was in it or on its way."""
         # What an earlier connection wrote and nobody has confirmed is written again, and answered
@@ -441,7 +447,7 @@ class CallLink:
             request
             for request in self._requests_by_id.values()
             if request.generation
-            and (request.generation == self._link.generation or request.confirm_timer is None)
+            and (request.generation == self._link.generation or request not in self._unconfirmed)
         ]
         if not lost:
             return
@@ -456,50 +462,10 @@ class CallLink:
             )
 
 
-def start_call(
-    link: CallLink,
-    serializer: str,
-    accept: Collection[str],
-    get_context: Callable[[], Mapping[str, Any]],
-    service: str,
-    method: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    timeout: float | None,
-) -> RpcCall:
-    """Encode a request in the caller's thread and send it; see ``CallLink.call``."""
-
-    def decode_reply(reply: RawReply) -> Any:
-        try:
-            properties = decode_properties(reply.header)
-        except ValueError as error:
-            raise RemoteError("MalformedReply", str(error)) from error
-        try:
-            body = decode(reply.body, properties.content_type, properties.content_encoding, accept)
-        except DecodeError as error:
-            raise RemoteError("MalformedReply", str(error)) from error
-        return parse_reply(body)
-
-    return link.call(
-        service,
-        method,
-        encode(serializer, request_body(args, kwargs)),
-        encode_headers(get_context()),
-        decode=decode_reply,
-        timeout=_check_timeout(timeout),
-    )
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not is_number or not timeout >= 0:
-        raise ValueError(f"a timeout is a number of seconds or None, not {timeout!r}")
-    return float(min(timeout, threading.TIMEOUT_MAX))
-
-
-def _expiration(timeout: float | None) -> str | None:
+def _expiration(timeout: float | None, limit: float | None) -> str | None:
+    """Return how long a request is worth taking, as AMQP writes it: text of milliseconds."""
+    if limit is not None and (timeout is None or limit < timeout):
+        timeout = limit
     if timeout is None or timeout * 1000 > MAX_EXPIRATION:
         return None
     return str(max(0, int(timeout * 1000)))

@@ -29,7 +29,8 @@ from threadko.amqp.message import Delivery
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import start_thread, thread_name
-from threadko.exceptions import ContainerStopped, ThreadkoError
+from threadko.exceptions import ContainerStopped, PublishFailed, ThreadkoError
+from threadko.utils.redaction import one_line
 
 __all__ = ["Reply", "RequestLink"]
 
@@ -70,11 +71,13 @@ class Reply(Outgoing):
 
     def on_failed(self, error: Exception) -> None:
         """The broker refused it: say so to the caller instead, once."""
+        target = one_line(self.routing_key)
         if self.substitute is None:
-            _log.error("the broker refused a reply to %s, twice: %s", self.routing_key, error)
+            _log.error("the broker refused a reply to %s, twice: %s", target, error)
         elif self.request_link is not None:
-            _log.error("the broker refused a reply to %s: %s", self.routing_key, error)
-            self.request_link.replace(partial(self.substitute, error))
+            _log.error("the broker refused a reply to %s: %s", target, error)
+            refusal = PublishFailed(f"the broker refused the reply: {error}")
+            self.request_link.replace(partial(self.substitute, refusal))
 
 
 class RequestLink:
@@ -101,6 +104,7 @@ class RequestLink:
         self._on_request = on_request
         # Touched by the link's thread alone.
         self._finishing = False
+        self._substitutes = 0  # being made in place of replies that were refused
         self._has_stood = False  # the requests' channel, since it was last opened
         self._link = Link(parameters, name=name, session=self)
         self._requests = ConsumerChannel(
@@ -112,7 +116,9 @@ class RequestLink:
             on_ready=self._requests_ready,
             on_closed=self._requests_closed,
         )
-        self._replies = ConfirmChannel(self._link, _REPLIES, on_ready=self._link.came_up)
+        self._replies = ConfirmChannel(
+            self._link, _REPLIES, on_ready=self._link.came_up, restore=queue
+        )
 
     # Any thread
 
@@ -171,21 +177,30 @@ class RequestLink:
         """Drop the connection; the broker takes back what is not acknowledged."""
         self._link.kill()
 
+    # The link's thread
+
     def replace(self, make_reply: Callable[[], Reply]) -> None:
         """Make a reply on a thread of its own and send it."""
 
         def make() -> None:
+            reply = None
             try:
                 reply = make_reply()
+                reply.request_link = self
             except Exception:
                 _log.exception("no reply could be made in place of the one that was refused")
-                return
-            reply.request_link = self
-            self._link.post(lambda: self._replies.send(reply))
+            finally:
+                self._link.post(partial(self._substitute, reply))
 
         start_thread(make, thread_name("rpc", "substitute"))
+        self._substitutes += 1
 
-    # The link's thread
+    def _substitute(self, reply: Reply | None) -> None:
+        self._substitutes -= 1
+        if reply is not None:
+            self._replies.send(reply)
+        if self._finishing:
+            self._replies.drain(self._replies_drained)
 
     def begin(self, connection: Connection) -> None:
         """Open the requests' channel; the replies' follows when it stands."""
@@ -210,9 +225,11 @@ class RequestLink:
             self._link.finished()
             return
         self._requests.cancel()
-        self._replies.drain(
-            lambda: self._replies.close(lambda: self._requests.close(self._link.finished))
-        )
+        self._replies.drain(self._replies_drained)
+
+    def _replies_drained(self) -> None:
+        if not self._substitutes:  # or drained again, when the last has come
+            self._replies.close(lambda: self._requests.close(self._link.finished))
 
     def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
         """Nobody waits here for replies that were not sent."""

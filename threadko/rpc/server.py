@@ -15,7 +15,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from threadko.amqp.message import Delivery, Properties, check_sendable, encode_properties
+from threadko.amqp.message import (
+    Delivery,
+    Properties,
+    check_sendable,
+    encode_reply_properties,
+)
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.slots import Line
@@ -28,6 +33,7 @@ from threadko.exceptions import (
     MalformedRequest,
     MethodNotFound,
     UnserializableValueError,
+    WorkerKilled,
 )
 from threadko.extensions import (
     Entrypoint,
@@ -43,14 +49,15 @@ from threadko.rpc.protocol import (
     rpc_exchange,
 )
 from threadko.rpc.requests import Reply, RequestLink
-from threadko.serialization import Encoded, decode, encode_as
+from threadko.serialization import COMPRESSION_HEADER, JSON, Encoded, Serialization
+from threadko.utils.redaction import one_line
+from threadko.utils.safelog import describe_error, log_safely
 
 __all__ = ["Rpc", "RpcConsumer", "RpcMessage", "rpc"]
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0  # for flushing and closing when all workers have ended
-_FALLBACK_CONTENT_TYPE = "application/json"
 _MAX_TEXT = 1000  # characters of an error that says why another could not be sent; guessed
 
 
@@ -98,7 +105,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         rpc_settings = RpcSettings.from_config(container.config)
         self._start_timeout = broker.start_timeout
         self._max_message_size = broker.max_message_size
-        self._accept = workers.accept
+        self._serialization = Serialization.from_config(container.config)
         self._exchange = rpc_exchange(rpc_settings.exchange)
         self._line: Line = container.open_line("rpc")
         self._link = RequestLink(
@@ -106,6 +113,8 @@ class RpcConsumer(ProviderCollector, SharedExtension):
                 broker.uri,
                 heartbeat=broker.heartbeat,
                 connection_name=f"threadko {container.service_name} rpc",
+                ssl=broker.ssl,
+                login_method=broker.login_method,
             ),
             name=thread_name(container.service_name, "rpc"),
             queue=request_queue(
@@ -163,11 +172,11 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         """Decode a request and hand it to its method's entrypoint; runs in a worker thread."""
         properties = message.properties
         try:
-            body = decode(
+            body = self._serialization.decode(
                 message.delivery.body,
                 properties.content_type,
                 properties.content_encoding,
-                self._accept,
+                message.headers.get(COMPRESSION_HEADER),
             )
         except DecodeError as error:
             raise MalformedRequest(str(error)) from error
@@ -203,6 +212,24 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             message.settled = True
             self._link.settle(message.delivery, message.reply)
 
+    def give_back(self, message: RpcMessage) -> None:
+        """Leave a request to the broker, since its worker was ended by ``WorkerKilled``.
+
+        In a killed container the end of the connection does it. Where the worker alone was ended
+        the request comes again at once, and is answered with the error when it ends so again.
+        """
+        if message.settled:
+            return
+        if self.container.being_killed:
+            message.settled = True
+        elif not message.redelivered:
+            message.settled = True
+            self._link.requeue(message.delivery)
+        else:
+            error = WorkerKilled(f"{message.routing_key} was ended by WorkerKilled, twice")
+            self.handle_result(message, None, (WorkerKilled, error, None))
+            self.settle(message)
+
     def _take(self, delivery: Delivery) -> None:
         self._line.put(partial(self._work, delivery))
 
@@ -212,33 +239,37 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             message = RpcMessage(delivery)
         except ValueError as error:
             # Its reply_to is among what cannot be read, so nobody can be told.
-            _log.error("a request to %s was dropped: %s", delivery.routing_key, error)
+            _log.error("a request to %s was dropped: %s", one_line(delivery.routing_key), error)
             self._link.reject(delivery)
             return
         try:
             self.handle_message(message)
-        except Exception as error:
-            _log.warning("a request to %s was refused: %s", message.routing_key, error)
+        except BaseException as error:
+            target, text = one_line(message.routing_key), one_line(describe_error(error))
+            log_safely(_log, logging.WARNING, "a request to %s was refused: %s", target, text)
             self.handle_result(message, None, (type(error), error, error.__traceback__))
         finally:
             if not self.container.being_killed:
                 self.settle(message)
 
     def _make_reply(self, message: RpcMessage, result: Any, error: BaseException | None) -> Reply:
-        content_type = message.properties.content_type or _FALLBACK_CONTENT_TYPE
-        body = reply_body(result, error)
-        try:
-            encoded = encode_as(content_type, body)
-        except EncodeError:
-            if error is None:
-                raise
-            # The request came in a type that we cannot write, and may be refused for just that.
-            encoded = encode_as(_FALLBACK_CONTENT_TYPE, body)
+        if error is None:
+            content_type = message.properties.content_type
+            encoded = self._serialization.encode_as(content_type, reply_body(result, None))
+        else:
+            encoded = self._encode_error(message, error)
         return self._pack(message, encoded, partial(self._make_error_reply, message))
 
     def _make_error_reply(self, message: RpcMessage, error: Exception) -> Reply:
-        encoded = encode_as(_FALLBACK_CONTENT_TYPE, reply_body(None, error))
-        return self._pack(message, encoded, None)
+        return self._pack(message, self._encode_error(message, error), None)
+
+    def _encode_error(self, message: RpcMessage, error: BaseException) -> Encoded:
+        body = reply_body(None, error)
+        try:
+            return self._serialization.encode_as(message.properties.content_type, body)
+        except EncodeError:
+            # The request came in a type that we cannot write, and may be refused for just that.
+            return JSON.encode(body)
 
     def _pack(
         self,
@@ -246,15 +277,8 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         encoded: Encoded,
         substitute: Callable[[Exception], Reply] | None,
     ) -> Reply:
-        header = encode_properties(
-            Properties(
-                content_type=encoded.content_type,
-                content_encoding=encoded.content_encoding,
-                headers={},
-                delivery_mode=2,
-                priority=0,
-                correlation_id=message.properties.correlation_id,
-            )
+        header = encode_reply_properties(
+            encoded.content_type, encoded.content_encoding, message.properties.correlation_id
         )
         reply_to = message.properties.reply_to or ""
         try:
@@ -312,12 +336,24 @@ class Rpc(Entrypoint):
             args,
             kwargs,
             context_data=decode_headers(message.headers),
-            handle_result=partial(self.handle_result, message),
+            handle_result=partial(self._make_outcome, message),
             settle=self.settle,
             message=message,
         )
         if worker_ctx.abandoned:
-            message.settled = True  # by the broker, when the connection ends
+            self.rpc_consumer.give_back(message)
+
+    def _make_outcome(
+        self,
+        message: RpcMessage,
+        worker_ctx: WorkerContext,
+        result: Any,
+        exc_info: ExcInfo | None,
+    ) -> tuple[Any, ExcInfo | None]:
+        # Called again when a success has turned into an error: its reply must not leave, even if
+        # this fails.
+        message.reply = None
+        return self.handle_result(message, worker_ctx, result, exc_info)
 
     def handle_result(
         self,
@@ -335,6 +371,9 @@ class Rpc(Entrypoint):
         """Let the reply leave, with the acknowledgement; called after every ``worker_result``."""
         message = worker_ctx.message
         if isinstance(message, RpcMessage):
+            if message.reply is None:
+                # A `handle_result` of the user's has failed, or made none.
+                self.rpc_consumer.handle_result(message, result, exc_info)
             self.rpc_consumer.settle(message)
 
 

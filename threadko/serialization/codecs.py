@@ -6,21 +6,24 @@ kombu does, which the nameko next door reads and writes with.
 
 import base64
 import json
+import pickle
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from threadko.exceptions import DecodeError
 from threadko.serialization.registry import Codec, Registry
+from threadko.utils.imports import import_from_path
 
 __all__ = [
     "JSON",
+    "MSGPACK",
+    "PICKLE",
+    "YAML",
     "content_type_of",
-    "decode",
-    "encode",
-    "encode_as",
     "is_known",
     "register",
     "registry",
@@ -28,6 +31,9 @@ __all__ = [
 
 _TYPE = "__type__"
 _VALUE = "__value__"
+
+# Every Python that threadko runs on and every peer on Python 3 reads it.
+_PICKLE_PROTOCOL = 4
 
 
 def _wrap(kind: str, value: Any) -> dict[str, Any]:
@@ -113,14 +119,52 @@ def _decode_json(text: str) -> Any:
     return (_wrapped_decoder if _TYPE in text else _decoder).decode(text)
 
 
+def _load_lazily(path: str) -> Callable[[Any], Any]:
+    """Return a function that is imported when it is first called: most processes never do."""
+
+    @cache
+    def load() -> Callable[[Any], Any]:
+        function: Callable[[Any], Any] = import_from_path(path)
+        return function
+
+    return lambda value: load()(value)
+
+
+def _encode_pickle(value: Any) -> bytes:
+    return pickle.dumps(value, _PICKLE_PROTOCOL)
+
+
+def _decode_pickle(body: bytes) -> Any:
+    # Noise is refused here: pickle would run it, and some of it asks for gigabytes.
+    if not (body.startswith(pickle.PROTO) and body.endswith(pickle.STOP)):
+        raise DecodeError("the body is no pickle of protocol 2 or higher")
+    return pickle.loads(body)
+
+
 JSON = Codec("json", _encode_json, _decode_json, "application/json")
 
+YAML = Codec(
+    "yaml",
+    _load_lazily("threadko.serialization.yaml_codec.dump"),
+    _load_lazily("threadko.serialization.yaml_codec.load"),
+    "application/x-yaml",
+)
+
+#: Reading it runs whatever code the sender likes, so it is read only where it is asked for.
+PICKLE = Codec("pickle", _encode_pickle, _decode_pickle, "application/x-python-serialize", "binary")
+
+MSGPACK = Codec(
+    "msgpack",
+    _load_lazily("threadko.serialization.msgpack_codec.dump"),
+    _load_lazily("threadko.serialization.msgpack_codec.load"),
+    "application/x-msgpack",
+    "binary",
+    requires="msgpack",
+)
+
 #: The codecs of this process.
-registry = Registry([JSON])
+registry = Registry([JSON, YAML, PICKLE, MSGPACK])
 
 register = registry.register
-encode = registry.encode
-encode_as = registry.encode_as
-decode = registry.decode
 is_known = registry.is_known
 content_type_of = registry.content_type_of

@@ -4,20 +4,25 @@ Encoders and decoders can be anybody's, so whatever exception they raise becomes
 a `DecodeError`: a message must never end the thread that handles it.
 """
 
+import codecs
+import importlib.util
 import threading
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from threadko.exceptions import ConfigurationError, DecodeError, EncodeError
 
-__all__ = ["Codec", "Encoded", "RAW_CONTENT_TYPES", "Registry"]
+__all__ = ["BINARY_ENCODINGS", "Codec", "Encoded", "RAW_CONTENT_TYPES", "Raw", "Registry"]
 
 #: Always accepted: plain text and bytes, in which nothing is interpreted.
 RAW_CONTENT_TYPES = ("application/data", "application/text")
 
-_RAW_NAME = "raw"
-_BINARY_ENCODINGS = ("binary", "ascii-8bit")
+#: What stands in for the name of a character encoding where there are none.
+BINARY_ENCODINGS = ("binary", "ascii-8bit")
+
+# The time that they take grows with the square of the length: a large body would take hours.
+_FOR_HOST_NAMES = ("idna", "punycode")
 
 
 class Encoded(NamedTuple):
@@ -32,7 +37,8 @@ class Encoded(NamedTuple):
 class Codec:
     """How values of one content type are written and read.
 
-    The decoder is given text, or bytes if `content_encoding` is `binary`.
+    The decoder is given text, or bytes if `content_encoding` is `binary`. `requires` names the
+    library that it needs, if that is an optional one.
     """
 
     name: str
@@ -40,11 +46,70 @@ class Codec:
     decoder: Callable[[Any], Any]
     content_type: str
     content_encoding: str = "utf-8"
+    requires: str | None = None
+    is_binary: bool = field(init=False)
 
-    @property
-    def is_binary(self) -> bool:
-        """Whether bodies are bytes without a character encoding."""
-        return self.content_encoding.lower() in _BINARY_ENCODINGS
+    def __post_init__(self) -> None:
+        is_binary = self.content_encoding.lower() in BINARY_ENCODINGS
+        object.__setattr__(self, "is_binary", is_binary)
+
+    def encode(self, value: Any) -> Encoded:
+        """Return a value as a body; `EncodeError` if it cannot be one."""
+        try:
+            body = self.encoder(value)
+            if isinstance(body, str):
+                body = body.encode("utf-8" if self.is_binary else self.content_encoding)
+        except EncodeError:
+            raise
+        except Exception as exc:
+            kind = type(value).__name__
+            raise EncodeError(f"cannot encode {kind} as {self.name}: {_describe(exc)}") from exc
+        return Encoded(self.content_type, self.content_encoding, body)
+
+    def decode(self, body: bytes, content_encoding: str | None) -> Any:
+        """Return the value in a body; `DecodeError` if there is none. An empty body is `""`."""
+        if not body:
+            return ""
+        payload: str | bytes = body
+        if not self.is_binary:
+            # Some senders mark text as binary; it is read as what its type prescribes.
+            is_text = content_encoding and content_encoding.lower() not in BINARY_ENCODINGS
+            payload = _decode_text(body, content_encoding if is_text else self.content_encoding)
+        try:
+            return self.decoder(payload)
+        except DecodeError:
+            raise
+        except Exception as exc:
+            raise DecodeError(f"cannot decode {self.content_type}: {_describe(exc)}") from exc
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Text and bytes as they are: the codec of those who need none."""
+
+    content_type: str
+    name: str = "raw"
+    requires: str | None = None
+
+    def encode(self, value: Any) -> Encoded:
+        """Return text or bytes as a body; `EncodeError` for anything else."""
+        if isinstance(value, bytes):
+            return Encoded(self.content_type, "binary", value)
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise EncodeError(f"cannot encode {kind} as {self.content_type}: only str and bytes")
+        try:
+            return Encoded(self.content_type, "utf-8", value.encode("utf-8"))
+        except UnicodeEncodeError as exc:
+            raise EncodeError(f"cannot encode str as {self.content_type}: {exc}") from exc
+
+    def decode(self, body: bytes, content_encoding: str | None) -> Any:
+        """Return the bytes if they are marked so, else the text; `DecodeError` if it is none."""
+        encoding = (content_encoding or "utf-8").lower()
+        return body if encoding in BINARY_ENCODINGS else _decode_text(body, encoding)
+
+
+_RAW = tuple(Raw(content_type) for content_type in RAW_CONTENT_TYPES)
 
 
 class Registry:
@@ -53,7 +118,13 @@ class Registry:
     def __init__(self, codecs: Collection[Codec] = ()) -> None:
         # Serialises `register`; readers need it not, for the dict is replaced, never changed.
         self._write_lock = threading.Lock()
-        self._codecs: dict[str, Codec] = {codec.name: codec for codec in codecs}
+        self._codecs: dict[str, Codec | Raw] = {"raw": _RAW[0]}
+        self._codecs.update((codec.name, codec) for codec in codecs)
+
+    def __iter__(self) -> Iterator[Codec | Raw]:
+        """Go through all codecs, the oldest first."""
+        yield from _RAW
+        yield from (codec for codec in self._codecs.values() if codec is not _RAW[0])
 
     def register(
         self,
@@ -63,113 +134,45 @@ class Registry:
         content_type: str,
         content_encoding: str = "utf-8",
     ) -> None:
-        """Add a codec, or replace the one of that name."""
+        """Add a codec, or replace the one of that name, for the whole process.
+
+        What is set up already keeps the codecs that it has.
+        """
         codec = Codec(name, encoder, decoder, content_type, content_encoding)
         with self._write_lock:
             self._codecs = {**self._codecs, name: codec}
 
+    def extended_by(self, codecs: Collection[Codec]) -> "Registry":
+        """Return a registry of its own with more codecs; of the same name they replace."""
+        extended = Registry()
+        extended._codecs = {**self._codecs, **{codec.name: codec for codec in codecs}}
+        return extended
+
+    def get(self, name: str) -> Codec | Raw:
+        """Return a codec that can be used; `ConfigurationError` if there is none of that name."""
+        codec = self._codecs.get(name)
+        if codec is None:
+            known = ", ".join(sorted(self._codecs))
+            raise ConfigurationError(f"no serializer is named {name!r}, there are: {known}")
+        if codec.requires is not None and importlib.util.find_spec(codec.requires) is None:
+            raise ConfigurationError(f"the serializer {name} needs: pip install {codec.requires}")
+        return codec
+
     def is_known(self, name: str) -> bool:
         """Whether there is a codec of that name."""
-        return name == _RAW_NAME or name in self._codecs
+        return name in self._codecs
 
     def content_type_of(self, name: str) -> str:
         """Return the content type of a codec; `ConfigurationError` if there is none."""
-        return RAW_CONTENT_TYPES[0] if name == _RAW_NAME else self._get(name).content_type
-
-    def encode(self, name: str, value: Any) -> Encoded:
-        """Return `value` encoded by the codec of that name; `EncodeError` if it cannot be."""
-        if name == _RAW_NAME:
-            return _encode_raw(RAW_CONTENT_TYPES[0], value)
-        return _encode(self._get(name), value)
-
-    def encode_as(self, content_type: str, value: Any) -> Encoded:
-        """Return `value` encoded for a content type, as an answer must be; else `EncodeError`."""
-        if content_type in RAW_CONTENT_TYPES:
-            return _encode_raw(content_type, value)
-        # Of two codecs with one content type the older answers, so that a custom one beside json
-        # does not change what everybody else receives.
-        for codec in self._codecs.values():
-            if codec.content_type == content_type:
-                return _encode(codec, value)
-        raise EncodeError(f"no serializer is known for content type {content_type!r}")
-
-    def decode(
-        self,
-        body: bytes,
-        content_type: str | None,
-        content_encoding: str | None,
-        accept: Collection[str],
-    ) -> Any:
-        """Return the value in a body; `DecodeError` if it cannot be read.
-
-        Its content type must be exactly that of one of the codecs that `accept` names. Text and
-        bytes are always accepted, and stand for a missing content type. An empty body is `""`.
-        """
-        content_type = content_type or RAW_CONTENT_TYPES[0]
-        encoding = (content_encoding or "utf-8").lower()
-        if content_type in RAW_CONTENT_TYPES:
-            return body if encoding in _BINARY_ENCODINGS else _decode_text(body, encoding)
-        codec = self._find_accepted(content_type, accept)
-        if not body:
-            return ""
-        payload: str | bytes = body
-        if not codec.is_binary:
-            # Some senders mark text as binary; it is read as what its type prescribes.
-            is_text = encoding not in _BINARY_ENCODINGS
-            payload = _decode_text(body, encoding if is_text else codec.content_encoding)
-        try:
-            return codec.decoder(payload)
-        except DecodeError:
-            raise
-        except Exception as exc:
-            raise DecodeError(f"cannot decode {content_type}: {_describe(exc)}") from exc
-
-    def _get(self, name: str) -> Codec:
-        codec = self._codecs.get(name)
-        if codec is None:
-            known = ", ".join(sorted([*self._codecs, _RAW_NAME]))
-            raise ConfigurationError(f"no serializer is named {name!r}, there are: {known}")
-        return codec
-
-    def _find_accepted(self, content_type: str, accept: Collection[str]) -> Codec:
-        for name in accept:
-            codec = self._codecs.get(name)
-            if codec is not None and codec.content_type == content_type:
-                return codec
-        raise DecodeError(
-            f"content type {content_type!r} is not accepted, only {', '.join(accept) or 'none'}"
-        )
+        return self.get(name).content_type
 
 
-def _encode(codec: Codec, value: Any) -> Encoded:
+def _decode_text(body: bytes, encoding: str | None) -> str:
     try:
-        body = codec.encoder(value)
-        if isinstance(body, str):
-            body = body.encode("utf-8" if codec.is_binary else codec.content_encoding)
-    except EncodeError:
-        raise
-    except Exception as exc:
-        kind = type(value).__name__
-        raise EncodeError(f"cannot encode {kind} as {codec.name}: {_describe(exc)}") from exc
-    return Encoded(codec.content_type, codec.content_encoding, body)
-
-
-def _encode_raw(content_type: str, value: Any) -> Encoded:
-    if isinstance(value, bytes):
-        return Encoded(content_type, "binary", value)
-    if not isinstance(value, str):
-        kind = type(value).__name__
-        raise EncodeError(f"cannot encode {kind} as {content_type}: only str and bytes")
-    try:
-        return Encoded(content_type, "utf-8", value.encode("utf-8"))
-    except UnicodeEncodeError as exc:
-        raise EncodeError(f"cannot encode str as {content_type}: {exc}") from exc
-
-
-def _decode_text(body: bytes, encoding: str) -> str:
-    try:
-        return body.decode(encoding)
-    except (LookupError, ValueError) as exc:  # no such encoding; not of that encoding
+        if encoding and encoding != "utf-8" and codecs.lookup(encoding).name in _FOR_HOST_NAMES:
+            raise LookupError(f"{encoding} is no encoding for texts")
+        return body.decode(encoding or "utf-8")
+    except Exception as exc:  # any codec of Python's can be named, and some raise what they like
         raise DecodeError(f"cannot decode the body as text: {_describe(exc)}") from exc
 
 

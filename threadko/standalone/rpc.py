@@ -4,10 +4,12 @@
 what was sent, closes the connection, and fails the calls that still wait.
 """
 
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
@@ -15,11 +17,14 @@ from threadko.concurrency.threads import thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
 from threadko.context import extend_call_id_stack, new_id
+from threadko.rpc.caller import Caller
 from threadko.rpc.calls import RpcCall
 from threadko.rpc.client import Client, ServiceClient
-from threadko.rpc.replies import CallLink, start_call
+from threadko.rpc.options import read_options
+from threadko.rpc.replies import CallLink
+from threadko.serialization import Serialization
 
-__all__ = ["ClusterRpcClient", "ServiceRpcClient"]
+__all__ = ["ClusterRpcClient", "ClusterRpcProxy", "ServiceRpcClient", "ServiceRpcProxy"]
 
 _CALLER = "standalone_rpc_client"
 _CLOSE_SECONDS = 5.0
@@ -27,25 +32,36 @@ _CLOSE_SECONDS = 5.0
 _Target = TypeVar("_Target", Client, ServiceClient)
 
 
+#: All there are, for a forked child.
+_clients: "weakref.WeakSet[_RpcClient[Any]]" = weakref.WeakSet()
+
+
 class _RpcClient(Generic[_Target]):
     """The life of a client: its connection, between ``start`` and ``stop``."""
 
     def __init__(
         self,
-        *,
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        uri: str | None = None,
+        *,
         config: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        values = dict(global_config if config is None else config)
-        if uri is not None:
-            values["AMQP_URI"] = uri
+        self._options, connection = read_options(options)
+        values = dict((global_config if config is None else config).items())
+        for key, value in (
+            ("AMQP_URI", connection.uri),
+            ("AMQP_SSL", connection.ssl),
+            ("LOGIN_METHOD", connection.login_method),
+        ):
+            if value is not None:
+                values[key] = value
         self._broker = BrokerSettings.from_config(values)
         self._settings = RpcSettings.from_config(values)
         workers = ContainerSettings.from_config(values)
-        self._serializer = workers.serializer
-        self._accept = workers.accept
+        self._serialization = Serialization.from_config(values)
+        if self._options.serializer is not None:
+            self._serialization = self._serialization.using(self._options.serializer)
         self._parents_tracked = workers.parent_calls_tracked
         self._timeout = self._settings.timeout if timeout is None else timeout
         # Who gives each call so long does not mean to wait for its connection for ever.
@@ -53,8 +69,11 @@ class _RpcClient(Generic[_Target]):
         self._start_timeout = self._timeout if connect is None else connect
         self._context_data = dict(context_data or {})
         self._id = new_id()
-        self._lock = threading.Lock()  # guards _link
+        self._lock = threading.Lock()  # guards _link, _caller and _is_inherited
         self._link: CallLink | None = None
+        self._caller: Caller | None = None
+        self._is_inherited = False  # the process was forked while the client was started
+        _clients.add(self)
 
     @property
     def pending(self) -> int:
@@ -74,13 +93,15 @@ class _RpcClient(Generic[_Target]):
             link = self._link
             if link is None:
                 link = self._link = self._make_link()
+                self._caller = Caller(link, self._serialization, self._options)
+                self._is_inherited = False
                 link.start()
         try:
             link.wait_up(Deadline(self._start_timeout))
         except BaseException:
             with self._lock:
                 if self._link is link:
-                    self._link = None
+                    self._link = self._caller = None
             link.stop(0)  # not killed: what that raises is for workers, and no Exception
             raise
         return self._make_client()
@@ -88,7 +109,8 @@ class _RpcClient(Generic[_Target]):
     def stop(self) -> None:
         """Flush, close, and fail the calls that still wait; nothing if it is not started."""
         with self._lock:
-            link, self._link = self._link, None
+            link, self._link, self._caller = self._link, None, None
+            self._is_inherited = False
         if link is not None:
             link.interrupt()
             link.stop(_CLOSE_SECONDS)
@@ -113,6 +135,8 @@ class _RpcClient(Generic[_Target]):
                 self._broker.uri,
                 heartbeat=self._broker.heartbeat,
                 connection_name="threadko standalone client",
+                ssl=self._broker.ssl,
+                login_method=self._broker.login_method,
             ),
             name=thread_name("standalone", "replies"),
             caller=_CALLER,
@@ -129,19 +153,39 @@ class _RpcClient(Generic[_Target]):
         kwargs: dict[str, Any],
         timeout: float | None,
     ) -> RpcCall:
-        link = self._link
-        if link is None:
+        caller = self._caller
+        if caller is None and self._is_inherited:
+            self.start()
+            caller = self._caller
+        if caller is None:
             raise RuntimeError("the client is not started: use it in a with block, or call start()")
-        return start_call(
-            link,
-            self._serializer,
-            self._accept,
-            self._make_context,
-            service,
-            method,
-            args,
-            kwargs,
-            timeout,
+        return caller.start(self._make_context, service, method, args, kwargs, timeout)
+
+    def _renew(self) -> None:
+        """Become another client in a forked child, where no thread of the parent's runs.
+
+        It connects when it is first used. Calls that wait are the parent's, and end there.
+        """
+        link, self._link, self._caller = self._link, None, None
+        self._lock = threading.Lock()  # the other may be held for ever
+        self._id = new_id()
+        self._is_inherited = self._is_inherited or link is not None
+        if link is not None:
+            link.forget()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # What is called is what start() returns; whoever calls the wrong one should hear of it.
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{type(self).__name__} has no {name!r}: call services through what start(), or a with"
+            " block, returns"
+        )
+
+    def __getitem__(self, name: str) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} is not the client itself: call services through what start(),"
+            " or a with block, returns"
         )
 
     def _make_context(self) -> dict[str, Any]:
@@ -160,8 +204,16 @@ class ClusterRpcClient(_RpcClient[Client]):
         context_data: sent along with each call.
         timeout: seconds for each call, and for connecting unless ``BROKER_START_TIMEOUT`` is set;
             the configured ``RPC_TIMEOUT`` if not given.
-        uri: the broker; the configured ``AMQP_URI`` if not given.
         config: to use instead of the global configuration.
+        options: how requests are sent, and where to: ``uri``, ``ssl``, ``login_method``,
+            ``serializer``, ``headers``, ``expiration``, ``compression`` and more, see
+            ``rpc.options``.
+
+    After a fork the child has a client of its own, which connects when it is first used.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigurationError: an option has a value that cannot be used.
     """
 
     def _make_client(self) -> Client:
@@ -178,14 +230,26 @@ class ServiceRpcClient(_RpcClient[ServiceClient]):
     def __init__(
         self,
         service_name: str,
-        *,
         context_data: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        uri: str | None = None,
+        *,
         config: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(context_data=context_data, timeout=timeout, uri=uri, config=config)
+        super().__init__(context_data, timeout, config=config, **options)
         self._service_name = service_name
 
     def _make_client(self) -> ServiceClient:
         return ServiceClient(self._start_call, self._service_name, self._timeout)
+
+
+def _renew_all() -> None:
+    for client in list(_clients):
+        client._renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)
+
+#: The names that they have in nameko 2.
+ClusterRpcProxy = ClusterRpcClient
+ServiceRpcProxy = ServiceRpcClient

@@ -53,7 +53,7 @@ class _Factory:
     def _complete(self, config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         if self._amqp_uri is None:
             return config
-        entries = dict(global_config if config is None else config)
+        entries = dict((global_config if config is None else config).items())
         if not any(key.upper() == AMQP_URI_CONFIG_KEY for key in entries):
             entries[AMQP_URI_CONFIG_KEY] = self._amqp_uri
         return entries

@@ -1,48 +1,41 @@
-"""Calls services with nameko's standalone client: ``client.py AMQP_URI``, one call per line.
-
-A request is ``{service, method, args, kwargs, context, bound}``. The answer is ``{"result": ...}``,
-or ``{"raised": {...}}`` with the class, the arguments and the remote fields of the exception.
-"""
+"""Calls services with nameko's standalone clients, of 2.14 or 3: ``client.py AMQP_URI``."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from nameko.standalone.rpc import ClusterRpcClient, ServiceRpcClient
+import nameko
+from nameko.exceptions import deserialize, deserialize_to_instance
+from nameko.standalone import rpc
 
-from tests.interop.lines import serve, tell
-
-
-def main(uri: str, timeout: str) -> None:
-    """Answer one call per line until the input ends."""
-
-    def handle(request: dict[str, Any]) -> dict[str, Any]:
-        options = {"uri": uri, "timeout": float(timeout), "context_data": request["context"]}
-        try:
-            if request["bound"]:
-                with ServiceRpcClient(request["service"], **options) as service:
-                    return {"result": call(service, request)}
-            with ClusterRpcClient(**options) as cluster:
-                return {"result": call(cluster[request["service"]], request)}
-        except Exception as error:
-            return {"raised": describe(error)}
-
-    tell({"ready": True})
-    serve(handle)
+from tests.interop.calling import answer_calls
+from tests.interop.contract import AwkwardError, OutOfStockError
+from tests.interop.lines import unpack
 
 
-def call(service: Any, request: dict[str, Any]) -> Any:
-    """Call the method that the request names."""
-    return getattr(service, request["method"])(*request["args"], **request["kwargs"])
+def main(uri: str) -> None:
+    """Make calls until the input ends."""
+    for error in (OutOfStockError, AwkwardError):
+        deserialize_to_instance(error)
+    if hasattr(nameko, "config"):
+        nameko.config.setup({"AMQP_URI": uri})
 
+    @contextmanager
+    def open_client(request: dict[str, Any]) -> Iterator[Any]:
+        target = [request["service"]] if request["bound"] else []
+        options = {"context_data": unpack(request["context"]), "timeout": request["timeout"]}
+        if not hasattr(nameko, "config"):  # 2.14: no global configuration, clients are proxies
+            proxy = rpc.ServiceRpcProxy if request["bound"] else rpc.ClusterRpcProxy
+            with proxy(*target, {"AMQP_URI": uri, **request["config"]}, **options) as client:
+                yield client
+            return
+        with nameko.config.patch(request["config"]):
+            opened = rpc.ServiceRpcClient if request["bound"] else rpc.ClusterRpcClient
+            with opened(*target, **options) as client:
+                yield client
 
-def describe(error: Exception) -> dict[str, Any]:
-    """Tell what an exception is, in values that JSON carries."""
-    return {
-        "class": f"{type(error).__module__}.{type(error).__name__}",
-        "args": [str(argument) for argument in error.args],
-        "exc_type": getattr(error, "exc_type", None),
-        "value": getattr(error, "value", None),
-    }
+    answer_calls(open_client, deserialize)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""Runs the contract's service under threadko: ``service.py AMQP_URI NAME``, until input ends."""
+"""Runs the contract's service under threadko: ``service.py AMQP_URI ORDER``."""
 
 import sys
 
-from tests.interop.contract import make_service
-from tests.interop.lines import tell
+from tests.interop.hosting import Order, host
 from threadko.containers import ServiceContainer
+from threadko.rpc import ClusterRpc
 
 
-def main(uri: str, name: str) -> None:
-    """Start the service, tell that it is ready, and stop it when the input ends."""
-    container = ServiceContainer(make_service("threadko", name), config={"AMQP_URI": uri})
-    container.start()
-    tell({"ready": True})
-    sys.stdin.read()
-    container.stop()
+def main(uri: str, text: str) -> None:
+    """Host the service until the input ends."""
+    order = Order.from_json(text)
+    config = {"AMQP_URI": uri, **order.config}
+    host(
+        "threadko",
+        order,
+        ClusterRpc(**order.options),
+        lambda service: ServiceContainer(service, config=config),
+    )
 
 
 if __name__ == "__main__":
