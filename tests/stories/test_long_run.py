@@ -101,6 +101,7 @@ def test_memory_threads_and_descriptors_do_not_grow_with_the_calls(
 
     for who, before, after in zip(("service", "client"), *held, strict=True):
         print(f"{who}: {before} after {WARM_UP} calls, {after} after {CALLS}")  # noqa: T201
-        assert after.threads == before.threads
+        # The one that watches for stuck workers comes and goes.
+        assert abs(after.threads - before.threads) <= 1
         assert after.descriptors == before.descriptors
         assert after.kib - before.kib < GROWTH_KIB

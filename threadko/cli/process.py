@@ -12,6 +12,7 @@ threadko-kill      signal is heard while they work; report to the main thread
 
 import contextlib
 import logging
+import operator
 import os
 import queue
 import signal
@@ -287,7 +288,7 @@ def _flush() -> None:
 
 
 @contextlib.contextmanager
-def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Have both signals handled in the main thread, by `handler`."""
     previous = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
@@ -297,5 +298,6 @@ def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterat
             signal.signal(number, former)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Handle a signal that has been written to the inbox already."""
+# The handler of a signal that has been written to the inbox already. It does nothing, without a
+# line of Python: the main thread would run nothing else while signals come faster than it ends.
+_ignore: Callable[[int, FrameType | None], Any] = operator.is_
