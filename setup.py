@@ -34,9 +34,14 @@ setup(
     python_requires=">=3.10",
     install_requires=read_requirements("base"),
     extras_require={
-        "test": read_requirements("test"),
+        "sqlalchemy": read_requirements("sqlalchemy"),
+        "test": read_requirements("test") + read_requirements("sqlalchemy"),
         "docs": read_requirements("docs"),
-        "dev": read_requirements("test") + read_requirements("dev"),
+        "dev": [
+            requirement
+            for name in ("test", "sqlalchemy", "dev")
+            for requirement in read_requirements(name)
+        ],
     },
     entry_points={
         "console_scripts": ["threadko = threadko.cli.main:main"],

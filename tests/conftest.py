@@ -1,6 +1,7 @@
 """Fixtures of all tests, and two rules: no thread is left behind, and nothing is skipped in CI."""
 
 import contextlib
+import faulthandler
 import os
 import threading
 import time
@@ -18,6 +19,9 @@ from tests.support.timing import TIMEOUT
 
 pytest_plugins = ["pytester", "threadko.testing.pytest"]
 
+#: The fixtures that start a RabbitMQ node.
+_NODES = frozenset(("node", "strict", "expired"))
+
 IS_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
@@ -25,10 +29,18 @@ def pytest_report_header() -> str:
     return f"test timeout: {TIMEOUT:.0f} s; skipping is {'a failure' if IS_CI else 'allowed'}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all that has a RabbitMQ node of its own."""
+    for item in items:
+        if _NODES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.rabbitmq)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     outcome = yield
     fail_if_skipped(outcome.get_result())
+    make_encodable(outcome.get_result())
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -45,6 +57,19 @@ def fail_if_skipped(report: Any, is_ci: bool = IS_CI) -> None:
         report.longrepr = f"nothing may be skipped in CI. {reason}"
 
 
+def make_encodable(report: Any) -> None:
+    """Let a report with odd text in what was logged pass to the process that prints it."""
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+
+
+def pytest_unconfigure() -> None:
+    """End the run, with every thread's stack, if a thread of a failed test would hold it up."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # such a one is ended by the process that has it
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_left() -> Iterator[None]:
     """Fail a test that leaves a thread of ours running."""
@@ -54,7 +79,10 @@ def _no_thread_left() -> Iterator[None]:
     left = [
         thread
         for thread in threading.enumerate()
-        if thread not in before and thread.name.startswith("threadko-")
+        if thread not in before
+        and thread.name.startswith("threadko-")
+        # the brokers of the whole run, which begin with the first test that asks
+        and not thread.name.startswith("threadko-devbroker-")
     ]
     for thread in left:
         thread.join(max(0.0, end - time.monotonic()))
@@ -78,6 +106,13 @@ class Names:
     """Names that no other test has."""
 
     services: list[str] = field(default_factory=list)
+    queues: list[str] = field(default_factory=list)
+
+    def queue(self, stem: str = "queue") -> str:
+        """Return the name of a queue; it is deleted when the test ends, and its dead queue."""
+        name = f"{stem}-{uuid.uuid4().hex[:12]}"
+        self.queues.append(name)
+        return name
 
     def service(self, stem: str = "service") -> str:
         """Return the name of a service; its queue is deleted when the test ends."""
@@ -93,6 +128,10 @@ def names(broker_uri: str) -> Iterator[Names]:
     with contextlib.suppress(AMQPError), pika_channel(broker_uri) as channel:
         for name in made.services:
             channel.queue_delete(f"rpc-{name}")
+            channel.exchange_delete(f"{name}.events")
+        for name in made.queues:
+            channel.queue_delete(name)
+            channel.queue_delete(f"{name}.dead")
 
 
 @pytest.fixture

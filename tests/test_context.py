@@ -13,7 +13,9 @@ from threadko.context import (
     decode_headers,
     encode_headers,
     extend_call_id_stack,
+    new_call_id,
     new_id,
+    take_call_ids_from,
 )
 
 
@@ -99,9 +101,11 @@ def test_there_is_no_current_worker_outside_of_workers() -> None:
 FORK = """
 import os
 from threadko.context import new_id
-print(new_id(), flush=True)  # so that there is a stock to share
+def tell():
+    os.write(1, f"{new_id()}\\n".encode())  # in one piece, though two processes write
+tell()  # so that there is a stock to share
 child = os.fork()
-print(new_id(), flush=True)
+tell()
 if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
@@ -113,3 +117,14 @@ def test_ids_differ_between_a_process_and_its_fork() -> None:
         [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=TIMEOUT, check=True
     )
     assert len(set(done.stdout.split())) == 3
+
+
+def test_call_ids_come_from_elsewhere_while_a_test_wants_it() -> None:
+    assert len(new_call_id()) == 36
+    take_call_ids_from(iter("abc").__next__)
+    try:
+        assert [new_call_id(), new_call_id()] == ["a", "b"]
+        assert len(new_id()) == 36
+    finally:
+        take_call_ids_from(None)
+    assert len(new_call_id()) == 36

@@ -29,12 +29,13 @@ FLOORS: list[dict[str, str]] = [
         "configuration": "store substitution loader settings sources",
         "logs": "",
         "log_helpers": "",
-        "devbroker": "frames routing queues vhost session server",
+        "devbroker": "frames routing queues vhost channel session server",
     },
     {"serialization": "registry codecs yaml_codec msgpack_codec compression serialization"},
     {
         "amqp": "entities tls tables credentials parameters errors message loop connection link "
-        "topology confirms consume publish",
+        "topology confirms consuming intake declaring publishing delays dead errands shared "
+        "publish consume",
         "timer": "",
         "contextdata": "",
         "dependency_providers": "",
@@ -43,19 +44,27 @@ FLOORS: list[dict[str, str]] = [
         "messaging": "",
         "rpc": "protocol requests calls client options probe request replies caller server "
         "providers",
-        "web": "wsgi responses parser server handlers hub websocket",
+        "web": "routes responses parser cors streams addresses exchange wsgi threads listener "
+        "server handlers hub sockets websocket",
         "containers": "observers inspection lifecycle exits hooks worker managed watch workforce "
         "container",
     },
-    {"events": "", "runners": "", "contrib": ""},
+    {
+        "events": "",
+        "runners": "",
+        "health": "",
+        "compat": "nameko",
+        "contrib": "sqlalchemy",
+    },
     {
         "standalone": "rpc events",
-        "testing": "waiting utils entrypoints services rabbit brokers websocket cases factories "
-        "pytest",
+        "testing": "waiting utils entrypoints services rabbit brokers messages websocket factories "
+        "leftovers scope cases pytest",
     },
     {
         # The command line is listed from the tools up to the group that holds all commands.
-        "cli": "options services process health broker show_config shell run main",
+        "cli": "options services inbox process stacks backdoor channel child sources supervisor "
+        "health broker dead dev show_config session shell test run main",
     },
     {"__main__": ""},
 ]
@@ -64,18 +73,19 @@ FLOORS: list[dict[str, str]] = [
 ORDERED_FLOORS = {0}
 
 # Whoever imports what hangs from the roof would hang from it too.
-ROOF = ("cli", "contrib", "standalone", "testing")
+ROOF = ("cli", "compat", "contrib", "standalone", "testing")
 
 # The rooms in which a library may be named; everywhere else it is walled off.
 WALLS: dict[str, tuple[str, ...]] = {
-    "cheroot": ("web.parser", "web.server"),
+    "cheroot": ("web.listener",),
     "click": ("cli",),
     "msgpack": ("serialization.msgpack_codec",),
     "pika": ("amqp", "devbroker"),
     "pytest": ("testing.pytest",),
-    "websockets": ("web.websocket",),
+    "sqlalchemy": ("contrib.sqlalchemy",),
+    "websockets": ("web.sockets", "testing.websocket"),
     "werkzeug": ("web",),
-    "wsproto": ("web.websocket",),
+    "wsproto": ("web.sockets",),
     "yaml": ("configuration.loader", "serialization.yaml_codec"),
 }
 

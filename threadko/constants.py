@@ -57,8 +57,10 @@ DEFAULT_MAX_WORKERS: Final = 10
 DEFAULT_PARENT_CALLS_TRACKED: Final = 10
 #: For the default number of workers; with another number it is twice that.
 DEFAULT_PREFETCH_COUNT: Final = 2 * DEFAULT_MAX_WORKERS
+#: How often a message is sent again, at the most, when its connection is lost.
 DEFAULT_RETRY_POLICY: Final = {"max_retries": 3}
 DEFAULT_SERIALIZER: Final = "json"
+#: Known from nameko's configuration, and without effect.
 DEFAULT_TRANSPORT_OPTIONS: Final = {
     "max_retries": 3,
     "interval_start": 2,

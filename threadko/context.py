@@ -6,7 +6,7 @@ here, and what has the wrong type is left out.
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,7 +17,9 @@ __all__ = [
     "decode_headers",
     "encode_headers",
     "extend_call_id_stack",
+    "new_call_id",
     "new_id",
+    "take_call_ids_from",
 ]
 
 _STOCK = 64
@@ -49,6 +51,20 @@ def _make_ids() -> Iterator[str]:
         own = digits[at : at + 32]
         variant = "89ab"[int(own[16], 16) & 3]
         yield f"{own[:8]}-{own[8:12]}-4{own[13:16]}-{variant}{own[17:20]}-{own[20:]}"
+
+
+def new_call_id() -> str:
+    """Return the part of a call id that no other call has; a random UUID as a rule."""
+    return _make_call_id()
+
+
+def take_call_ids_from(make: Callable[[], str] | None) -> None:
+    """Have another function make the ids of calls from now on, for tests; None: `new_id` again."""
+    global _make_call_id
+    _make_call_id = new_id if make is None else make
+
+
+_make_call_id: Callable[[], str] = new_id
 
 
 def encode_headers(

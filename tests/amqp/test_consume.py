@@ -1,497 +1,249 @@
-import contextlib
+"""The public consumer, against the broker."""
+
+import json
 import queue
 import threading
-import time
-import uuid
 
-import pika
 import pytest
 
 from tests.conftest import pika_channel
+from tests.containers.dummies import in_thread
+from tests.support import amqp
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
-from threadko.amqp.connection import Connection
-from threadko.amqp.consume import ConsumerChannel
-from threadko.amqp.entities import Exchange, Queue
-from threadko.amqp.link import Link
-from threadko.amqp.parameters import BrokerParameters
-from threadko.concurrency.deadline import Deadline
-
-
-class Consumer:
-    """A session with one consumer, whose news the test takes from queues."""
-
-    def __init__(self, uri, queue_, prefetch=0):
-        self.deliveries = queue.SimpleQueue()
-        self.ready = queue.SimpleQueue()
-        self.closed = queue.SimpleQueue()
-        self.cancelled = queue.SimpleQueue()
-        self.link = Link(
-            BrokerParameters.from_uri(uri), name="threadko-test-consume-1", session=self
-        )
-        self.channel = ConsumerChannel(
-            self.link,
-            1,
-            queue_,
-            prefetch=prefetch,
-            on_delivery=self.deliveries.put,
-            on_ready=self._on_ready,
-            on_closed=self._on_closed,
-            on_cancelled=lambda: self.cancelled.put(True),
-        )
-
-    def _on_ready(self):
-        self.link.came_up()
-        self.ready.put(self.channel.generation)
-
-    def _on_closed(self, reason):
-        self.closed.put(reason)
-        self.channel.open(self.link.connection)
-
-    def begin(self, connection: Connection):
-        self.channel.open(connection)
-
-    def end(self, error):
-        self.channel.detach()
-
-    def turn(self):
-        pass
-
-    def finish(self):
-        self.channel.close(self.link.finished)
-
-    def abandon(self, error, killed):
-        pass
-
-    # The test's side
-
-    def run(self, call):
-        """Run on the link's thread, and return what came out."""
-        out = queue.SimpleQueue()
-        assert self.link.post(lambda: out.put(call()))
-        return out.get(timeout=TIMEOUT)
-
-    def start(self):
-        self.link.start()
-        self.link.wait_up(Deadline(TIMEOUT))
-        self.ready.get(timeout=TIMEOUT)
-        return self
-
-    def consume(self):
-        self.run(self.channel.consume)
-        return self
-
-    def take(self):
-        return self.deliveries.get(timeout=TIMEOUT)
-
-    def ack(self, delivery):
-        self.run(lambda: self.channel.ack(delivery))
+from threadko.amqp import Exchange, Queue
+from threadko.amqp.consume import Consumer
+from threadko.amqp.publish import Publisher
+from threadko.exceptions import BrokerRefused, ConfigurationError
 
 
 @pytest.fixture
-def broker(broker_uri):
-    with pika_channel(broker_uri) as channel:
-        channel.confirm_delivery()  # so that what was sent is counted
-        yield channel
-
-
-@pytest.fixture
-def queue_name(broker):
-    name = f"test-{uuid.uuid4().hex}"
+def queue_name(names, broker_uri):
+    name = names.service("consume")
     yield name
-    if broker.is_open:
-        broker.queue_delete(name)
+    with pika_channel(broker_uri) as channel:
+        channel.queue_delete(name)
 
 
 @pytest.fixture
-def start(broker_uri):
-    """Starts consumers, and ends them with the test."""
-    consumers = []
+def start():
+    """Runs a consumer in a thread; stopped with the test."""
+    running = []
 
-    def start(queue_, *, prefetch=0, uri=broker_uri):
-        consumer = Consumer(uri, queue_, prefetch)
-        consumers.append(consumer)
-        return consumer.start()
+    def start(consumer):
+        thread = in_thread(consumer.run)
+        running.append((consumer, thread))
+        assert consumer.wait_until_consumer_ready(TIMEOUT)
+        return thread
 
     yield start
-    for consumer in consumers:
-        consumer.link.kill()
+    for consumer, thread in running:
+        consumer.stop()
+        thread.finish()
 
 
-def send(broker, name, *bodies):
-    for body in bodies:
-        broker.basic_publish("", name, body)
+class Heard:
+    """A callback that acknowledges, and what it was called with."""
+
+    def __init__(self, settle=True):
+        self.calls = queue.SimpleQueue()
+        self._settle = settle
+
+    def __call__(self, body, message):
+        self.calls.put((body, message))
+        if self._settle:
+            message.ack()
+
+    def take(self):
+        return self.calls.get(timeout=TIMEOUT)
 
 
-def waiting(broker, name):
-    return broker.queue_declare(name, passive=True).method.message_count
+def waiting(uri, name):
+    with pika_channel(uri) as channel:
+        return channel.queue_declare(name, passive=True).method.message_count
 
 
-def consumers_of(broker, name):
-    return broker.queue_declare(name, passive=True).method.consumer_count
+def test_callbacks_get_body_and_message_in_the_thread_of_run(broker_uri, queue_name, start):
+    class Noting(Consumer):
+        def run(self):
+            threads.append(threading.current_thread())
+            super().run()
+
+    heard = Heard()
+    threads = []
+    consumer = Noting(
+        broker_uri,
+        queues=[Queue(queue_name)],
+        callbacks=[lambda *_: threads.append(threading.current_thread()), heard],
+    )
+    thread = start(consumer)
+    Publisher(broker_uri).publish({"a": 1}, routing_key=queue_name, headers={"x": "y"})
+    body, message = heard.take()
+    assert body == {"a": 1}
+    assert json.loads(message.body) == body
+    assert message.headers == {"x": "y"}
+    info = {"exchange": "", "routing_key": queue_name, "redelivered": False}
+    assert message.delivery_info == info
+    consumer.stop()
+    assert thread.finish() is None
+    (ran_in, called_in) = threads
+    assert ran_in is called_in
+    assert not consumer.ready.is_set()
+    assert waiting(broker_uri, queue_name) == 0
 
 
-def wait_consumers(broker, name, count):
-    end = time.monotonic() + TIMEOUT
-    while consumers_of(broker, name) != count:  # each a round trip to the broker
-        assert time.monotonic() < end
+def test_several_queues_are_consumed_and_bound(broker_uri, names, start):
+    heard = Heard()
+    stem = names.service("several")
+    exchange = Exchange(f"{stem}-exchange", "topic", auto_delete=True)
+    queues = [Queue(f"{stem}-{key}", exchange, key, auto_delete=True) for key in ("a", "b")]
+    start(Consumer(broker_uri, queues=queues, callbacks=[heard]))
+    publisher = Publisher(broker_uri, exchange=exchange.name)
+    publisher.publish(1, routing_key="a")
+    publisher.publish(2, routing_key="b")
+    assert {heard.take()[0], heard.take()[0]} == {1, 2}
 
 
-def stop(consumer):
-    assert consumer.link.stop(TIMEOUT), "it did not end by itself"
+def test_stop_gives_back_what_no_callback_has_had(broker_uri, queue_name, start):
+    reached, go_on = threading.Event(), threading.Event()
 
+    def hold(body, message):
+        reached.set()
+        assert go_on.wait(TIMEOUT)
+        message.ack()
 
-# Declaring and consuming
-
-
-def test_nothing_is_consumed_before_it_is_asked_for(start, broker, queue_name):
-    consumer = start(Queue(queue_name))
-    send(broker, queue_name, b"a")
-    assert consumers_of(broker, queue_name) == 0
-    consumer.consume()
-    assert consumer.take().body == b"a"
-
-
-def test_queue_is_declared_with_its_exchange_and_binding(start, broker, queue_name):
-    exchange = Exchange(f"{queue_name}-x", "topic", auto_delete=True)
-    consumer = start(Queue(queue_name, exchange, "some.*")).consume()
-    broker.basic_publish(exchange.name, "some.key", b"a")
-    delivery = consumer.take()
-    assert (delivery.exchange, delivery.routing_key) == (exchange.name, "some.key")
-    assert delivery.redelivered is False
-
-
-def test_consuming_asked_for_before_the_connection_stands_begins_by_itself(
-    broker_uri, broker, queue_name
-):
-    consumer = Consumer(broker_uri, Queue(queue_name))
-    consumer.channel.consume()
-    consumer.start()
-    send(broker, queue_name, b"a")
-    assert consumer.take().body == b"a"
-    consumer.link.kill()
-
-
-def test_consuming_asked_for_twice_makes_one_consumer(start, broker, queue_name):
-    consumer = start(Queue(queue_name))
-    consumer.run(lambda: (consumer.channel.consume(), consumer.channel.consume()))
-    consumer.consume()
-    send(broker, queue_name, b"a")
-    consumer.take()
-    assert consumers_of(broker, queue_name) == 1
-    assert consumer.link.generation == 1
-
-
-def test_prefetch_bounds_what_is_not_acknowledged(start, broker, queue_name):
-    consumer = start(Queue(queue_name), prefetch=2).consume()
-    send(broker, queue_name, b"a", b"b", b"c", b"d")
-    first = consumer.take()
-    consumer.take()
-    assert waiting(broker, queue_name) == 2
-    assert consumer.deliveries.empty()
-    consumer.ack(first)
-    assert consumer.take().body == b"c"
-
-
-def test_consumer_arguments_reach_the_broker(start, broker, queue_name):
-    low = start(Queue(queue_name, consumer_arguments={"x-priority": 1})).consume()
-    high = start(Queue(queue_name, consumer_arguments={"x-priority": 9})).consume()
-    wait_consumers(broker, queue_name, 2)
-    send(broker, queue_name, b"a")
-    assert high.take().body == b"a"
-    assert low.deliveries.empty()
-
-
-# Settling
-
-
-def test_acknowledged_message_is_gone_and_rejected_one_comes_again(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, b"a", b"b")
-    first, second = consumer.take(), consumer.take()
-    assert consumer.run(lambda: consumer.channel.unsettled) == 2
-    consumer.ack(first)
-    consumer.run(lambda: consumer.channel.reject(second, requeue=True))
-    again = consumer.take()
-    assert (again.body, again.redelivered) == (b"b", True)
-    consumer.run(lambda: consumer.channel.reject(again, requeue=False))
-    assert consumer.run(lambda: consumer.channel.unsettled) == 0
-    stop(consumer)
-    assert waiting(broker, queue_name) == 0
-
-
-def test_acknowledging_up_to_a_tag_takes_all_before_it(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, b"a", b"b", b"c")
-    tags = [consumer.take().tag for _ in range(3)]
-    consumer.run(lambda: consumer.channel.ack_up_to(tags[1]))
-    stop(consumer)
-    assert waiting(broker, queue_name) == 1
-
-
-def test_late_acknowledgement_does_not_settle_a_message_of_the_next_connection(
-    start, broker, queue_name
-):
-    consumer = start(Queue(queue_name), prefetch=1).consume()
-    send(broker, queue_name, b"a", b"b")
-    early = consumer.take()
-    consumer.run(lambda: consumer.link.reset(OSError("cut by the test")))
-    consumer.ready.get(timeout=TIMEOUT)
-    again = consumer.take()
-    assert (again.tag, early.tag) == (1, 1)  # the same tag, another message's or not
-    consumer.ack(early)
-    consumer.run(lambda: consumer.channel.reject(early, requeue=False))
-    assert consumer.run(lambda: consumer.channel.unsettled) == 1
-    stop(consumer)
-    assert waiting(broker, queue_name) == 2
-
-
-def test_late_acknowledgement_does_not_settle_a_message_of_the_next_channel(
-    start, broker, queue_name
-):
-    consumer = start(Queue(queue_name), prefetch=1).consume()
-    send(broker, queue_name, b"a", b"b")
-    early = consumer.take()
-    consumer.run(lambda: consumer.channel.ack_up_to(99))  # 406
-    consumer.take()
-    consumer.ack(early)
-    stop(consumer)
-    assert waiting(broker, queue_name) == 2
-
-
-def test_acknowledgement_while_there_is_no_connection_is_dropped(broker_uri, queue_name, broker):
-    with Proxy.for_uri(broker_uri) as proxy:
-        consumer = Consumer(proxy.uri_for(broker_uri), Queue(queue_name)).start().consume()
-        send(broker, queue_name, b"a")
-        delivery = consumer.take()
-        proxy.refuse()
-        proxy.cut()
-        ended = threading.Event()
-        consumer.run(lambda: consumer.link.call_at(0.0, ended.set))
-        assert ended.wait(TIMEOUT)
-        consumer.ack(delivery)
-        proxy.accept()
-        consumer.ready.get(timeout=TIMEOUT)
-        again = consumer.take()
-        assert again.redelivered
-        consumer.ack(again)
-        stop(consumer)
-    assert waiting(broker, queue_name) == 0
-
-
-# Cancelling
-
-
-def test_what_comes_after_cancelling_goes_back(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    for number in range(50):
-        send(broker, queue_name, str(number).encode())
-    taken = [consumer.take()]
-    consumer.run(consumer.channel.cancel)
-    broker.queue_declare(queue_name, passive=True)
-    stop(consumer)
-    with contextlib.suppress(queue.Empty):
-        while True:
-            taken.append(consumer.deliveries.get_nowait())
-    # nothing was acknowledged: all are back, and none that came after was passed on twice
-    assert len({delivery.tag for delivery in taken}) == len(taken)
-    assert waiting(broker, queue_name) == 50
-
-
-def test_delivery_on_its_way_when_cancelling_is_handed_back_at_once(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-
-    def cancel_and_deliver():
-        # as if it had been on the wire when the consumer was cancelled
-        consumer.channel.cancel()
-        consumer.channel.on_deliver(1, False, "", queue_name, b"\0\0", b"late")
-        return consumer.channel.unsettled
-
-    assert consumer.run(cancel_and_deliver) == 0
-    assert consumer.deliveries.empty()
-
-
-def test_deliveries_taken_before_cancelling_can_still_be_acknowledged(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, b"a")
-    delivery = consumer.take()
-    consumer.run(lambda: (consumer.channel.cancel(), consumer.channel.cancel()))
-    consumer.ack(delivery)
-    stop(consumer)
-    assert waiting(broker, queue_name) == 0
-
-
-def test_cancelled_consumer_does_not_consume_after_a_reconnect(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    consumer.run(consumer.channel.cancel)
-    consumer.run(lambda: consumer.link.reset(OSError("cut by the test")))
-    consumer.ready.get(timeout=TIMEOUT)
-    assert consumers_of(broker, queue_name) == 0
-
-
-def test_cancelling_while_the_broker_is_asked_to_consume_ends_the_consumer(
-    start, broker, queue_name
-):
-    consumer = start(Queue(queue_name))
-    consumer.run(lambda: (consumer.channel.consume(), consumer.channel.cancel()))
-    stop(consumer)
-    send(broker, queue_name, b"a")
-    assert consumer.deliveries.empty()
-    assert waiting(broker, queue_name) == 1
-
-
-def test_consuming_again_while_the_consumer_is_being_cancelled_works(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    consumer.run(lambda: (consumer.channel.cancel(), consumer.channel.consume()))
-    send(broker, queue_name, b"a", b"b")
-    bodies = {consumer.take().body, consumer.take().body}
-    assert bodies == {b"a", b"b"}
-    stop(consumer)  # the broker answers in order: it has heard all that was asked before
-    assert consumer.link.generation == 1
-
-
-def test_consuming_again_after_the_consumer_was_cancelled_works(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    for body in (b"a", b"b"):
-        consumer.run(consumer.channel.cancel)
-        consumer.consume()
-        send(broker, queue_name, body)
-        delivery = consumer.take()
-        consumer.ack(delivery)
-        assert delivery.body == body
-    stop(consumer)
-    assert consumer.link.generation == 1
-
-
-# Faults
-
-
-def test_deleted_queue_is_declared_again_and_consumed(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, b"a")
-    delivery = consumer.take()
-    broker.queue_delete(queue_name)
-    assert consumer.cancelled.get(timeout=TIMEOUT)
-    consumer.ready.get(timeout=TIMEOUT)
-    consumer.ack(delivery)  # the channel is the same, the broker takes it
-    send(broker, queue_name, b"b")
-    assert consumer.take().body == b"b"
-    assert consumer.closed.empty()
-    assert consumer.link.generation == 1
-
-
-def test_queue_deleted_again_and_again_is_consumed_in_the_end(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[hold])
+    thread = start(consumer)
+    publisher = Publisher(broker_uri, routing_key=queue_name)
     for number in range(5):
-        wait_consumers(broker, queue_name, 1)
-        broker.queue_delete(queue_name)
-        consumer.ready.get(timeout=TIMEOUT)
-        send(broker, queue_name, str(number).encode())
-        assert consumer.take().body == str(number).encode()
+        publisher.publish(number)
+    assert reached.wait(TIMEOUT)
+    consumer.stop()
+    go_on.set()
+    thread.finish()
+    assert waiting(broker_uri, queue_name) == 4
 
 
-def test_deleted_queue_of_a_cancelled_consumer_is_left_alone(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    consumer.run(consumer.channel.cancel)
-    broker.queue_delete(queue_name)
-    stop(consumer)
-    assert consumer.cancelled.empty()
-    with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="404"):
-        broker.queue_declare(queue_name, passive=True)
+def test_requeued_message_comes_again_and_is_settled_once(broker_uri, queue_name, start):
+    heard = Heard(settle=False)
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[heard])
+    start(consumer)
+    Publisher(broker_uri).publish("x", routing_key=queue_name)
+    _, message = heard.take()
+    consumer.requeue_message(message)
+    consumer.ack_message(message)  # too late: the channel would be closed over it
+    _, again = heard.take()
+    assert again.delivery_info["redelivered"]
+    assert message.acknowledged
+    again.reject()
+    consumer.stop()
 
 
-def test_double_acknowledgement_costs_a_channel_and_consuming_goes_on(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, b"a", b"b")
-    first, held = consumer.take(), consumer.take()
-    consumer.ack(first)
-    consumer.run(lambda: consumer.channel.ack_up_to(first.tag))  # 406 unknown delivery tag
-    assert consumer.closed.get(timeout=TIMEOUT).reply_code == 406
-    again = consumer.take()
-    assert (again.body, again.redelivered) == (b"b", True)
-    assert again.generation > held.generation
-    consumer.ack(again)
-    stop(consumer)
-    assert consumer.link.generation == 1
-    assert waiting(broker, queue_name) == 0
+def test_prefetch_count_bounds_what_is_unsettled(broker_uri, queue_name, start):
+    heard = Heard(settle=False)
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[heard], prefetch_count=2)
+    start(consumer)
+    publisher = Publisher(broker_uri, routing_key=queue_name)
+    for number in range(3):
+        publisher.publish(number)
+    (_, first), (_, _second) = heard.take(), heard.take()
+    assert waiting(broker_uri, queue_name) == 1
+    first.ack()
+    assert heard.take()[0] == 2
 
 
-def test_close_means_that_the_broker_has_seen_every_acknowledgement(start, broker, queue_name):
-    consumer = start(Queue(queue_name)).consume()
-    send(broker, queue_name, *[b"x"] * 200)
-    deliveries = [consumer.take() for _ in range(200)]
-    closed = threading.Event()
+def test_callback_that_raises_ends_run_and_loses_nothing(broker_uri, queue_name):
+    def fail(body, message):
+        raise LookupError("of the user")
 
-    def settle_and_close():
-        for delivery in deliveries:
-            consumer.channel.ack(delivery)
-        consumer.channel.close(closed.set)
-        return closed.is_set()
-
-    assert consumer.run(settle_and_close) is False
-    assert closed.wait(TIMEOUT)
-    assert waiting(broker, queue_name) == 0
-    assert not consumer.channel.is_open
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[fail])
+    thread = in_thread(consumer.run)
+    assert consumer.wait_until_consumer_ready(TIMEOUT)
+    Publisher(broker_uri).publish("x", routing_key=queue_name)
+    assert isinstance(thread.finish(), LookupError)
+    assert waiting(broker_uri, queue_name) == 1
 
 
-def test_close_is_done_when_the_connection_is_lost_instead(start, queue_name):
-    consumer = start(Queue(queue_name))
-    closed = threading.Event()
-
-    def close_and_lose():
-        consumer.channel.close(closed.set)
-        consumer.link.reset(OSError("cut by the test"))
-
-    consumer.run(close_and_lose)
-    assert closed.wait(TIMEOUT)
-
-
-def test_close_of_a_closed_channel_is_done_at_once(broker_uri, queue_name):
-    consumer = Consumer(broker_uri, Queue(queue_name))
-    closed = threading.Event()
-    consumer.channel.close(closed.set)
-    assert closed.is_set()
+def test_unreadable_and_unaccepted_messages_are_rejected(broker_uri, queue_name, start):
+    heard = Heard()
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[heard], accept=["json"])
+    start(consumer)
+    publisher = Publisher(broker_uri, routing_key=queue_name)
+    publisher.publish({"a": 1}, serializer="yaml")
+    publisher.publish(b"{", content_type="application/json")
+    publisher.publish("good")
+    assert heard.take()[0] == "good"
+    consumer.stop()
 
 
-@pytest.mark.parametrize("answers", range(4))
-def test_channel_closed_while_it_is_prepared_closes_without_a_fault(
-    broker_uri, queue_name, caplog, answers
-):
-    # closed when it was asked to open, then after the first answer, and so on
-    exchange = Exchange(f"{queue_name}-x", auto_delete=True)
-    consumer = Consumer(broker_uri, Queue(queue_name, exchange), prefetch=1)
-    consumer.channel.consume()
-    closed = threading.Event()
-
-    def close(turns):
-        if turns:
-            consumer.link.post(lambda: close(turns - 1))
-        else:
-            consumer.channel.close(closed.set)
-
-    consumer.begin = lambda connection: (consumer.channel.open(connection), close(answers))
-    consumer.link.start()
-    assert closed.wait(TIMEOUT)
-    stop(consumer)
-    assert consumer.link.generation == 1
-    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == []
+def test_no_ack_settles_before_the_callback(broker_uri, queue_name, start):
+    heard = Heard(settle=False)
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[heard], no_ack=True)
+    thread = start(consumer)
+    Publisher(broker_uri).publish("x", routing_key=queue_name)
+    assert heard.take()[1].acknowledged
+    consumer.stop()
+    thread.finish()
+    assert waiting(broker_uri, queue_name) == 0
 
 
-def test_connection_cut_while_messages_flow_loses_none(broker_uri, broker, queue_name):
-    count, cuts = 300, 5
+def test_lost_connection_is_made_anew_and_late_acks_harm_nobody(broker_uri, queue_name, start):
+    heard = Heard(settle=False)
     with Proxy.for_uri(broker_uri) as proxy:
-        consumer = Consumer(proxy.uri_for(broker_uri), Queue(queue_name), 10).start().consume()
-        send(broker, queue_name, *[str(number).encode() for number in range(count)])
-        seen = set()
-        for number in range(count * 10):
-            delivery = consumer.take()
-            seen.add(delivery.body)
-            consumer.link.post(lambda delivery=delivery: consumer.channel.ack(delivery))
-            if number % 40 == 39 and proxy.accepted <= cuts:
-                proxy.cut()
-            if len(seen) == count:
-                break
-        stop(consumer)
-    assert len(seen) == count
-    # what was acknowledged on a link that was cut comes again, and nothing else is left
-    assert waiting(broker, queue_name) <= 10
+        consumer = Consumer(
+            proxy.uri_for(broker_uri), queues=[Queue(queue_name)], callbacks=[heard]
+        )
+        start(consumer)
+        publisher = Publisher(broker_uri, routing_key=queue_name)
+        publisher.publish("x")
+        _, lost = heard.take()
+        proxy.cut()
+        body, again = heard.take()
+        assert body == "x"
+        assert again.delivery_info["redelivered"]
+        lost.ack()
+        again.ack()
+        publisher.publish("y")
+        assert heard.take()[0] == "y"
+        consumer.stop()
+
+
+def test_it_runs_again_after_a_stop_but_not_twice_at_once(broker_uri, queue_name, start):
+    consumer = Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[Heard()])
+    for _ in range(2):
+        thread = start(consumer)
+        with pytest.raises(RuntimeError, match="another thread"):
+            consumer.run()
+        consumer.stop()
+        thread.finish()
+
+
+def test_stop_ends_a_run_that_waits_for_an_absent_broker():
+    consumer = Consumer("amqp://localhost:1/", queues=[Queue("q")])
+    thread = in_thread(consumer.run)
+    consumer.stop()
+    assert thread.finish() is None
+
+
+def test_refusal_is_raised(broker_uri, queue_name):
+    with pika_channel(broker_uri) as channel:
+        channel.queue_declare(queue_name, durable=False)
+    with pytest.raises(BrokerRefused):
+        Consumer(broker_uri, queues=[Queue(queue_name)]).run()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"queues": []}, {"queues": ["q"]}, {"prefetch_count": -1}, {"heartbeat": 0}],
+)
+def test_wrong_option_is_a_configuration_error(options):
+    with pytest.raises(ConfigurationError):
+        Consumer("amqp://localhost/", **{"queues": [Queue("q")], **options})
+
+
+def test_support_can_publish(broker_uri, queue_name, start):
+    """A message of another client, without content type, is bytes or text."""
+    heard = Heard()
+    start(Consumer(broker_uri, queues=[Queue(queue_name)], callbacks=[heard]))
+    amqp.publish(broker_uri, b"plain", routing_key=queue_name)
+    assert heard.take()[0] in (b"plain", "plain")

@@ -760,6 +760,7 @@ def test_peer_that_is_no_broker_is_tried_again(
     rig.link.wait_up(Deadline(TIMEOUT))
 
 
+@pytest.mark.long
 def test_silent_peer_is_noticed_by_its_missing_heartbeats(
     make_rig: MakeRig, proxy: Proxy, proxied: str
 ) -> None:
@@ -770,6 +771,7 @@ def test_silent_peer_is_noticed_by_its_missing_heartbeats(
     rig.link.wait_up(Deadline(TIMEOUT))
 
 
+@pytest.mark.long
 def test_large_message_that_trickles_in_counts_as_activity(
     make_rig: MakeRig, broker: Broker
 ) -> None:
@@ -1323,6 +1325,7 @@ def test_connection_lost_while_finishing_is_made_anew(
     thread.join(TIMEOUT)
 
 
+@pytest.mark.long
 def test_job_that_holds_the_thread_makes_stop_give_up_in_time(
     make_rig: MakeRig, broker_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:

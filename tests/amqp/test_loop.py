@@ -127,6 +127,25 @@ def test_timers_run_in_the_order_of_their_time(make_loop: MakeLoop) -> None:
     assert time.monotonic() - began >= 0.02
 
 
+def test_it_waits_for_a_time_that_the_system_cannot_count_to(make_loop: MakeLoop) -> None:
+    turns: list[str] = []
+
+    def before_wait() -> None:
+        turns.append("turn")
+        if len(turns) == 1:  # it is about to wait, and can only be woken
+            waiting.set()
+
+    waiting = threading.Event()
+    loop = make_loop(before_wait)
+    loop.call_later(1e10, lambda: turns.append("too early"))
+    thread = run(loop)
+    assert waiting.wait(TIMEOUT)
+    loop.add_callback_threadsafe(loop.stop)
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert turns == ["turn", "turn"]
+
+
 def test_it_comes_back_when_the_hook_asks_for_it(make_loop: MakeLoop) -> None:
     turns: list[float] = []
     at = time.monotonic() + 0.02

@@ -3,7 +3,13 @@
 from typing import Any
 
 from threadko.amqp.entities import Exchange, Queue
-from threadko.amqp.topology import declare_exchange, declare_queue, run_steps
+from threadko.amqp.topology import (
+    declare_exchange,
+    declare_frames,
+    declare_queue,
+    run_steps,
+    watch_declarations,
+)
 
 
 class FakeChannel:
@@ -100,3 +106,19 @@ def test_a_conversation_ends_when_its_channel_closes_between_question_and_answer
     channel.is_open = False
     channel.answer()
     assert [step[0] for step in channel.asked] == ["exchange"]
+
+
+def test_watcher_is_told_of_what_is_declared_in_either_way() -> None:
+    exchange, queue = Exchange("ex"), Queue("q", exchange=Exchange("ex"))
+    own, unspoken = Exchange("amq.direct"), Queue("other", no_declare=True)
+    seen: list[Exchange | Queue] = []
+    with watch_declarations(seen.append):
+        for entity in (queue, own, unspoken):
+            declare_frames(1, [entity])
+        assert seen == [exchange, queue]
+        channel = FakeChannel()
+        run_steps(declare_queue(channel, queue))
+        channel.answer()
+        assert seen == [exchange, queue, exchange, queue]
+    declare_frames(1, [queue])
+    assert len(seen) == 4

@@ -17,8 +17,14 @@ from pathlib import Path
 
 import click
 
+from tests.benchmarks.brokers import describe_brokers
+from tests.benchmarks.drivers import describe_drivers
+from tests.benchmarks.kit import describe_kit
+from tests.benchmarks.multiplied import describe_multiplied
 from tests.benchmarks.processes import Service, cpu_seconds, delete_queues, resident_mib
 from tests.benchmarks.report import Sample, format_rates, format_ratios
+from tests.benchmarks.timers import describe_timer
+from tests.benchmarks.web import describe_web
 from tests.interop.peer import ROOT, Peer
 
 WORKLOADS: Mapping[str, Sequence[str]] = {
@@ -28,6 +34,9 @@ WORKLOADS: Mapping[str, Sequence[str]] = {
     "service to service, in flight": ("nameko", "threadko"),
     # An eventlet service that computes answers nobody: there is no rate to compare with.
     "in flight, computing": ("bare pika", "threadko"),
+    "events": ("nameko", "bare pika", "threadko"),
+    # nameko's dispatcher is not for threads, and its own rate is that of one.
+    "events, 8 threads": ("threadko",),
 }
 SIDES = ("nameko", "bare pika", "threadko")
 
@@ -64,6 +73,7 @@ class Side:
         self.name = name
         self._python = python
         self._uri = uri
+        self._run = run
         self._environment = {
             "BENCH_RUN": run,
             "PYTHONPATH": str(ROOT),
@@ -93,7 +103,12 @@ class Side:
             self.client.close()
         for service in self.services:
             service.stop()
-        delete_queues(self._uri, [service.queue for service in self.services])
+        queues = [service.queue for service in self.services]
+        own = f"bench_{self.name}_"
+        source, echo = f"{own}source_{self._run}", f"{own}echo_{self._run}"
+        delete_queues(
+            self._uri, [*queues, f"evt-{source}-tick--{echo}.on_tick"], f"{source}.events"
+        )
 
     def measure(self, workload: str, seconds: float, window: int) -> Sample:
         """Run one workload for so many seconds."""
@@ -151,6 +166,19 @@ def main(
     click.echo(format_rates(results, memory, workloads, sides))
     click.echo()
     click.echo(format_ratios(results, memory))
+    click.echo()
+    click.echo(describe_timer(seconds))
+    click.echo()
+    click.echo(describe_brokers(uri, seconds))
+    click.echo()
+    click.echo(describe_multiplied(uri, seconds, rounds))
+    if nameko_python:
+        click.echo()
+        click.echo(describe_web(nameko_python, seconds, rounds))
+        click.echo()
+        click.echo(describe_drivers(nameko_python, uri, rounds))
+        click.echo()
+        click.echo(describe_kit(nameko_python, uri))
 
 
 def machine(running: Mapping[str, Side]) -> str:

@@ -38,8 +38,8 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, uri: str, log: Path) -> None:
-        """Run the command, its output going to ``log``, until its queue has a consumer.
+    def start(self, uri: str, log: Path, consumers: int = 1) -> None:
+        """Run the command, its output going to ``log``, until its queue has a consumer, or more.
 
         Raises:
             RuntimeError: it ended, or was not ready in time; the end of its log is in the text.
@@ -56,7 +56,7 @@ class Service:
         deadline = time.monotonic() + _START_SECONDS
         connection = pika.BlockingConnection(pika.URLParameters(uri))
         try:
-            while not _has_consumer(connection, self.queue):
+            while _count_consumers(connection, self.queue) < consumers:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     text = log.read_text(errors="replace")[-2_000:]
                     raise RuntimeError(f"{' '.join(self._command)} did not start:\n{text}")
@@ -76,23 +76,25 @@ class Service:
             self._process.wait()
 
 
-def _has_consumer(connection: pika.BlockingConnection, queue: str) -> bool:
+def _count_consumers(connection: pika.BlockingConnection, queue: str) -> int:
     channel = connection.channel()
     try:
         declared = channel.queue_declare(queue, passive=True)
     except pika.exceptions.ChannelClosedByBroker:  # there is no such queue yet
-        return False
+        return 0
     channel.close()
-    return bool(declared.method.consumer_count)
+    return int(declared.method.consumer_count)
 
 
-def delete_queues(uri: str, queues: Sequence[str]) -> None:
+def delete_queues(uri: str, queues: Sequence[str], *exchanges: str) -> None:
     """Delete what the services declared to outlive them."""
     connection = pika.BlockingConnection(pika.URLParameters(uri))
     try:
         channel = connection.channel()
         for queue in queues:
             channel.queue_delete(queue)
+        for exchange in exchanges:
+            channel.exchange_delete(exchange)
     finally:
         connection.close()
 

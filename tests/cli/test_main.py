@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,32 @@ def test_package_can_be_run_as_a_module():
     )
     assert result.stdout == f"threadko, version {__version__}\n"
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("threadko s", {"shell", "show-config"}),
+        ("threadko run --rel", {"--reload"}),
+        ("threadko shell --interface b", {"bpython"}),
+        ("threadko run hel", {"helloworld"}),
+        ("threadko run helloworld:", {"helloworld:GreetingService"}),
+    ],
+)
+def test_shell_completes(words, completed):
+    examples = Path(__file__).parents[2] / "examples"
+    result = subprocess.run(
+        [sys.executable, "-m", "threadko"],
+        cwd=examples,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(examples.parent),
+            "_THREADKO_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert {line.partition(",")[2] for line in result.stdout.splitlines()} == completed

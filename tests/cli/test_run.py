@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -257,3 +258,63 @@ def test_configuration_is_there_when_the_module_is_imported(start):
     command = start("-d", "own=value", "svc", source=source)
     assert command.wait() == 2
     assert "SystemExit: value" in command.text
+
+
+def test_start_says_what_is_started_for_a_person_to_read(start, names, amqp_config):
+    name = names.service()
+    source = f'''
+from threadko.events import event_handler
+from threadko.rpc import rpc
+from threadko.timer import timer
+from threadko.web.handlers import http
+
+class Service:
+    name = "{name}"
+
+    @rpc
+    def hello(self):
+        pass
+
+    @rpc
+    def bye(self):
+        pass
+
+    @timer(3600)
+    def tick(self):
+        pass
+
+    @http("GET", "/")
+    def index(self, request):
+        return ""
+
+class Bare:
+    name = "{name}-bare"
+'''
+    names.services.append(f"{name}-bare")
+    config = {**amqp_config, "WEB_SERVER_ADDRESS": "127.0.0.1:0", "max_workers": 3}
+    defines = [f"-d{key}={value}" for key, value in config.items()]
+    command = start(*defines, "svc:Service", "svc:Bare", source=source)
+    command.wait_for("services ready")
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+    assert f"starting services: {name}, {name}-bare (broker amqp://" in command.text
+    assert f"service {name}: 3 workers; rpc: hello, bye; timer: tick; http: index" in command.text
+    assert f"service {name}-bare: 3 workers; no entrypoints" in command.text
+    assert f"service {name} listens on http://127.0.0.1:" in command.text
+    assert "\x1b" not in command.text  # no terminal, no colours
+
+
+def test_logs_are_json_when_that_is_wanted(run_service):
+    command, name = run_service("-d", "LOG_FORMAT=json")
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 0
+    entries = [json.loads(line) for line in command.lines if line.startswith("{")]
+    assert [entry for entry in entries if entry["message"] == "services stopped"]
+    assert f"service {name} runs" in [entry["message"] for entry in entries]
+
+
+def test_traceback_is_shown_when_asked_for(start):
+    command = start("--debug", "absent")
+    assert command.wait() == 2
+    assert "Traceback" in command.text
+    assert command.lines[-1].startswith("Error: no module named 'absent'")

@@ -1,10 +1,16 @@
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from threadko.cli.options import UserError
-from threadko.cli.services import import_services, put_first_on_path
+from threadko.cli.services import (
+    complete_services,
+    find_source_folders,
+    import_services,
+    put_first_on_path,
+)
 
 SERVICE = """
 from threadko.rpc import rpc
@@ -184,3 +190,43 @@ def test_folder_comes_first_on_the_path_once(monkeypatch):
     put_first_on_path(folder)
     put_first_on_path(folder)
     assert sys.path == [folder, "/elsewhere"]
+
+
+def complete(text):
+    return [item.value for item in complete_services(None, None, text)]
+
+
+def test_modules_packages_and_classes_are_completed_without_importing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("class Face: pass\n1 / 0\n", encoding="utf-8")
+    (tmp_path / "shop" / "orders.py").write_text("class Orders: pass\n", encoding="utf-8")
+    (tmp_path / "sheds.py").write_text("class A: pass\nclass B: pass\nx = 1\n", encoding="utf-8")
+    (tmp_path / "broken.py").write_text("class\n", encoding="utf-8")
+    (tmp_path / "no-name.py").touch()
+    assert complete("") == ["broken", "sheds", "shop"]
+    assert complete("sh") == ["sheds", "shop"]
+    assert complete("shop.") == ["shop.orders"]
+    assert complete("shop:") == ["shop:Face"]
+    assert complete("shop.orders:O") == ["shop.orders:Orders"]
+    assert complete("sheds:") == ["sheds:A", "sheds:B"]
+    assert complete("sheds:B") == ["sheds:B"]
+    assert complete("broken:") == complete("absent:") == []
+
+
+def test_folders_of_own_modules_are_found_and_those_of_a_failed_import(write, tmp_path):
+    write("inner", "raise ValueError('no')")
+    (tmp_path / "elsewhere").mkdir()
+    broken = tmp_path / "elsewhere" / "broken_syntax.py"
+    broken.write_text("class\n", encoding="utf-8")
+    sys.path.append(str(broken.parent))
+    try:
+        with pytest.raises(UserError) as caught:
+            import_services(["broken_syntax"])
+    finally:
+        sys.path.remove(str(broken.parent))
+    folders = find_source_folders(caught.value)
+    assert str(broken.parent) in folders
+    assert str(Path.cwd()) in folders
+    foreign = (str(Path(pytest.__file__).parent), str(Path(json.__file__).parent))
+    assert not set(foreign) & set(folders)

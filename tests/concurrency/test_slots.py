@@ -522,3 +522,156 @@ def test_slots_that_close_and_open_under_load_lose_no_job(make_slots: MakeSlots)
     slots.open()
     assert is_idle(slots)
     assert sorted(ran) == sorted([*range(ROUNDS)] * 3)
+
+
+# Threads of somebody else's
+
+
+def test_thread_that_enters_takes_a_slot_and_wakes_nobody(make_slots: MakeSlots) -> None:
+    slots = make_slots(1)
+    slots.open()
+    line = slots.open_line("http")
+    work = Work()
+    assert line.enter(Deadline(TIMEOUT))
+    assert slots.busy == 1
+    line.put(work)
+    assert not slots.wait_idle(Deadline(0))
+    assert not work.begun.is_set()
+    line.leave()
+    assert work.begun.wait(TIMEOUT)
+    work.release.set()
+    assert slots.wait_idle(Deadline(TIMEOUT))
+
+
+def test_thread_that_enters_waits_for_its_turn(make_slots: MakeSlots) -> None:
+    slots = make_slots(1)
+    slots.open()
+    first, second = slots.open_line("first"), slots.open_line("second")
+    busy, later = Work(), Work()
+    first.put(busy)
+    assert busy.begun.wait(TIMEOUT)
+    deadline = Asked()
+    entered, leave = threading.Event(), threading.Event()
+
+    def visit() -> None:
+        assert second.enter(deadline)
+        entered.set()
+        assert leave.wait(TIMEOUT)
+        second.leave()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    assert deadline.waited_for.wait(TIMEOUT)
+    first.put(later)
+    busy.release.set()
+    assert entered.wait(TIMEOUT)
+    assert not later.begun.is_set()
+    leave.set()
+    visitor.join(TIMEOUT)
+    assert later.begun.wait(TIMEOUT)
+    later.release.set()
+
+
+def test_thread_that_waits_too_long_leaves_nothing_behind(make_slots: MakeSlots) -> None:
+    slots = make_slots(1)
+    slots.open()
+    line = slots.open_line("http")
+    work = Work()
+    line.put(work)
+    assert work.begun.wait(TIMEOUT)
+    assert not line.enter(Deadline(0.01))
+    assert len(line) == 0
+    work.release.set()
+    assert slots.wait_idle(Deadline(TIMEOUT))
+    assert line.enter(Deadline(TIMEOUT))
+    line.leave()
+
+
+def test_thread_that_waits_is_refused_when_the_line_is_closed(make_slots: MakeSlots) -> None:
+    slots = make_slots(1)
+    line = slots.open_line("http")
+    deadline = Asked()
+    refused = threading.Event()
+
+    def visit() -> None:
+        with pytest.raises(ContainerStopped):
+            line.enter(deadline)
+        refused.set()
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    assert deadline.waited_for.wait(TIMEOUT)
+    assert line.close() == []
+    visitor.join(TIMEOUT)
+    assert refused.is_set()
+    with pytest.raises(ContainerStopped):
+        line.enter(Deadline(TIMEOUT))
+
+
+def test_slots_may_be_dismissed_while_somebody_is_inside(make_slots: MakeSlots) -> None:
+    slots = make_slots(2)
+    slots.open()
+    line = slots.open_line("http")
+    assert line.enter(Deadline(TIMEOUT))
+    slots.dismiss()
+    line.leave()
+    assert slots.wait_idle(Deadline(TIMEOUT))
+
+
+def test_opening_lets_all_in_who_wait(make_slots: MakeSlots) -> None:
+    slots = make_slots(3)
+    line = slots.open_line("http")
+    barrier = threading.Barrier(4)
+    deadlines = [Asked() for _ in range(3)]
+
+    def visit(deadline: Asked) -> None:
+        assert line.enter(deadline)
+        barrier.wait(TIMEOUT)  # all three are inside at once
+        line.leave()
+
+    visitors = [threading.Thread(target=visit, args=(deadline,)) for deadline in deadlines]
+    for visitor in visitors:
+        visitor.start()
+    for deadline in deadlines:
+        assert deadline.waited_for.wait(TIMEOUT)
+    slots.open()
+    barrier.wait(TIMEOUT)
+    for visitor in visitors:
+        visitor.join(TIMEOUT)
+    assert slots.wait_idle(Deadline(TIMEOUT))
+
+
+def test_visitors_and_jobs_never_exceed_the_slots(make_slots: MakeSlots) -> None:
+    slots = make_slots(3)
+    slots.open()
+    inside = threading.Semaphore(3)
+    lines = [slots.open_line(name) for name in ("http", "rpc")]
+    done = threading.Semaphore(0)
+    errors: list[str] = []
+
+    def work() -> None:
+        if not inside.acquire(blocking=False):
+            errors.append("more than there are slots")
+            return
+        inside.release()
+        done.release()
+
+    def visit() -> None:
+        for _ in range(200):
+            if not lines[0].enter(Deadline(TIMEOUT)):
+                errors.append("not let in")
+                return
+            work()
+            lines[0].leave()
+
+    visitors = [threading.Thread(target=visit) for _ in range(6)]
+    for visitor in visitors:
+        visitor.start()
+    for _ in range(600):
+        lines[1].put(work)
+    for visitor in visitors:
+        visitor.join(TIMEOUT)
+    for _ in range(1800):
+        assert done.acquire(timeout=TIMEOUT)
+    assert slots.wait_idle(Deadline(TIMEOUT))
+    assert errors == []

@@ -1,5 +1,6 @@
 """Named daemon threads and the handle of managed ones."""
 
+import gc
 import logging
 import subprocess
 import sys
@@ -11,12 +12,42 @@ import pytest
 from tests.support.timing import TIMEOUT
 from threadko.concurrency.threads import (
     ManagedThread,
+    current_frames,
     format_stack,
     run_in_thread,
     start_thread,
     thread_name,
 )
 from threadko.exceptions import WorkerKilled
+
+# The garbage has a destructor that takes a lock of the interpreter's, and the collector is to run
+# at one of the moments in which the stacks are looked at.
+LOOK_WHILE_COLLECTING = """
+import gc, threading
+from threadko.concurrency.threads import current_frames
+
+for ahead in range(1, 30):
+    started, leave = threading.Barrier(11), threading.Event()
+    def wait():
+        started.wait()
+        leave.wait()
+    threads = [threading.Thread(target=wait, daemon=True) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    gc.disable()
+    gc.collect()
+    garbage = threading.local()
+    garbage.cycle = [garbage]
+    del garbage
+    gc.set_threshold(gc.get_count()[0] + ahead)
+    gc.enable()
+    assert {thread.ident for thread in threads} < set(current_frames())
+    assert gc.isenabled()
+    leave.set()
+    for thread in threads:
+        thread.join()
+"""
 
 
 class Boom(BaseException):
@@ -213,3 +244,17 @@ atexit.register(at_exit)
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     assert ended.stdout == "done\n"
+
+
+def test_process_goes_on_when_the_collector_wants_to_run_while_stacks_are_looked_at() -> None:
+    command = [sys.executable, "-c", LOOK_WHILE_COLLECTING]
+    subprocess.run(command, check=True, timeout=TIMEOUT)
+
+
+def test_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        assert threading.get_ident() in current_frames()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from threadko.configuration.loader import load_file, parse_define, parse_value
+from threadko.configuration.loader import dump, load_file, parse_define, parse_value
 from threadko.exceptions import ConfigurationError
 
 
@@ -291,3 +291,16 @@ def test_a_bad_value_of_several_lines_is_an_error_that_names_the_line() -> None:
 def test_a_value_can_nest_no_deeper_than_the_stack() -> None:
     with pytest.raises(ConfigurationError, match=r"^it is nested too deep$"):
         parse_value("[" * 5000, "it")
+
+
+def test_what_is_dumped_means_the_same_and_keeps_its_order():
+    shared = ["a"]
+    entries = {
+        "z": ("b", 1.5),
+        "a": {"x": None, "umlaut": "ü\n", "no": "yes"},
+        "y": [shared, shared],
+    }
+    text = dump(entries)
+    assert yaml.safe_load(text) == {**entries, "z": ["b", 1.5]}
+    assert text.index("z:") < text.index("a:") < text.index("y:")
+    assert "&" not in text

@@ -13,6 +13,7 @@ from threadko.configuration.settings import (
     KEYS,
     BrokerSettings,
     ContainerSettings,
+    HealthSettings,
     ProcessSettings,
     RpcSettings,
     RunnerSettings,
@@ -27,6 +28,7 @@ ALL_SETTINGS = (
     ContainerSettings,
     RpcSettings,
     ProcessSettings,
+    HealthSettings,
     RunnerSettings,
     SerializationSettings,
 )
@@ -62,6 +64,9 @@ def test_nothing_configured_gives_the_defaults() -> None:
         "queue_arguments": {},
         "switch_interval": 0.0005,
         "logging": None,
+        "log_format": "text",
+        "address": None,
+        "hung_timeout": 1800.0,
         "container_cls": None,
     }
 
@@ -102,6 +107,9 @@ def test_none_is_the_default_where_it_is_not_refused_and_means_nothing_else() ->
         ("SWITCH_INTERVAL", 0.01, "switch_interval", 0.01),
         ("LOGGING", {"version": 1}, "logging", {"version": 1}),
         ("SERVICE_CONTAINER_CLS", "package.Class", "container_cls", "package.Class"),
+        ("LOG_FORMAT", "json", "log_format", "json"),
+        ("HEALTH_ADDRESS", 8001, "address", 8001),
+        ("HEALTH_HUNG_TIMEOUT", 5, "hung_timeout", 5.0),
     ],
 )
 def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: object) -> None:
@@ -134,6 +142,9 @@ def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: 
         ("BROKER_START_TIMEOUT", True),
         ("MAX_MESSAGE_SIZE", -1),
         ("MAX_MESSAGE_SIZE", math.inf),
+        ("LOG_FORMAT", "xml"),
+        ("HEALTH_ADDRESS", True),
+        ("HEALTH_HUNG_TIMEOUT", 0),
         ("max_workers", -1),
         ("max_workers", True),
         ("max_workers", "many"),

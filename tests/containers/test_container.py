@@ -963,3 +963,22 @@ print(container.being_killed, flush=True)
 
 def test_stop_that_is_interrupted_kills_so_that_nobody_waits_for_ever() -> None:
     assert run_program(INTERRUPTED) == ["killed", "interrupted", "True"]
+
+
+def test_loop_that_spawns_workers_for_ever_ends_with_the_service(stage: Stage) -> None:
+    container = stage.start()
+    entrypoint = container.entrypoints[0]
+    turns = threading.Semaphore(0)
+
+    def loop() -> None:
+        while True:
+            container.spawn_worker(entrypoint, (), {})
+            turns.release()
+
+    handle = container.spawn_managed_thread(loop)
+    for _ in range(3):
+        assert turns.acquire(timeout=TIMEOUT)
+    container.stop()
+    handle.wait(TIMEOUT)
+    assert not container.being_killed
+    assert end_of(container) is None

@@ -11,7 +11,13 @@ import pytest
 from tests.containers.conftest import Stage
 from tests.containers.dummies import spawn
 from tests.support.timing import TIMEOUT
-from threadko.containers.exits import ProcessBound, kill_at_exit, kill_running, spare_at_exit
+from threadko.containers.exits import (
+    ProcessBound,
+    kill_at_exit,
+    kill_running,
+    list_running,
+    spare_at_exit,
+)
 from threadko.exceptions import LifecycleError
 
 
@@ -47,6 +53,8 @@ def test_all_are_killed_though_one_of_them_raises(
 def test_container_is_known_from_its_start_to_its_end(stage: Stage) -> None:
     never_started, stopped, running = stage.make(), stage.start(), stage.start()
     stopped.stop()
+    assert running in list_running()
+    assert not {never_started, stopped} & set(list_running())
     kill_running()
     assert [item.being_killed for item in (never_started, stopped, running)] == [False, False, True]
 

@@ -15,7 +15,7 @@ from tests.support.amqp import declare_queue, delete_queue, queue_depth
 from tests.support.timing import TIMEOUT
 from threadko.amqp.message import Properties
 from threadko.amqp.parameters import BrokerParameters
-from threadko.amqp.publish import Publisher
+from threadko.amqp.publishing import PublishLink
 from threadko.containers import ServiceContainer
 from threadko.exceptions import PublishFailed, RpcTimeout
 from threadko.runners import run_services
@@ -97,7 +97,7 @@ def test_publishers_fail_by_their_deadline_in_an_alarm_and_what_they_sent_arrive
     alarm, proxy, broker_uri
 ):
     queue = declare_queue(broker_uri, durable=True)
-    publisher = Publisher(
+    publisher = PublishLink(
         BrokerParameters.from_uri(proxy.uri_for(broker_uri)),
         name="threadko-test-publisher-1",
         timeout=1,

@@ -37,7 +37,7 @@ class Peer:
         module: str,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
-        timeout: float = TIMEOUT,
+        timeout: float = 1.5 * TIMEOUT,
     ) -> None:
         self._command: Sequence[str] = (python, "-W", "ignore", "-m", module, *arguments)
         self._timeout = timeout

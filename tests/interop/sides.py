@@ -35,7 +35,7 @@ __all__ = [
     "new_name",
 ]
 
-_CALL_SECONDS = TIMEOUT / 2  # less than a peer's time to answer, so that the peer tells of it
+_CALL_SECONDS = TIMEOUT  # less than a peer has to answer, so that the peer tells of it
 
 
 @dataclass(frozen=True)

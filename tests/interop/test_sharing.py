@@ -166,7 +166,7 @@ def test_a_request_is_not_executed_when_its_caller_has_given_up(
         service.stop()
         for number in range(2):  # the first has twice its time when the service comes back
             with pytest.raises(CallError, match="did not answer"):
-                caller.call(service.name, "record", [number], timeout=0.3)
+                caller.call(service.name, "record", [number], timeout=2.0)
         service.start()
         caller.call(service.name, "record", ["in time"])
 

@@ -274,6 +274,54 @@ def test_unconfirmed_reply_is_sent_again_when_the_connection_is_lost(
     assert service.requests.empty()
 
 
+def test_request_is_not_acknowledged_before_its_reply_is_confirmed(make, caller, proxy, broker_uri):
+    service, sender = make(proxy.uri_for(broker_uri)), caller()
+    sender.send(f"{service.name}.method")
+    delivery = service.take()
+    proxy.hole(up=False, down=True)
+    service.reply(delivery)
+    assert sender.take()[1] == "done"
+    service.link.kill()
+    # Whoever sees the request next answers it, whatever the broker has made of the reply.
+    assert wait_depth_is(broker_uri, service.queue, 1)
+
+
+def test_answered_requests_are_acknowledged_when_no_other_reply_follows(make, caller):
+    service, sender = make(prefetch=8), caller()
+    for number in range(16):
+        sender.send(f"{service.name}.method", number)
+    # Of a fourth of the prefetch the acknowledgements wait for company; these come one by one.
+    for number in range(16):
+        delivery = service.take()
+        service.reply(delivery, b"%d" % number)
+        assert sender.take()[1] == number
+    assert service.requests.empty()
+
+
+def test_request_that_comes_again_is_not_run_when_its_reply_is_on_its_way(
+    make, caller, proxy, broker_uri
+):
+    service, sender = make(proxy.uri_for(broker_uri), prefetch=2), caller()
+    for number in range(3):
+        sender.send(f"{service.name}.method", number)
+    answered, begun = service.take(), service.take()
+    proxy.hole(up=True, down=True)
+    service.reply(answered, b'"once"')
+    proxy.cut()
+    proxy.heal()
+    again = service.take()  # the other one, which nobody has answered
+    assert again.redelivered
+    assert again.body == begun.body
+    assert sender.take()[1] == "once"
+    service.reply(again, b'"twice"')
+    assert sender.take()[1] == "twice"
+    service.reply(service.take(), b'"third"')
+    assert sender.take()[1] == "third"
+    service.link.stop(TIMEOUT)
+    assert service.requests.empty()
+    assert queue_depth(broker_uri, service.queue) == 0
+
+
 def test_what_was_begun_is_settled_after_cancelling(make, caller, broker_uri):
     service, sender = make(prefetch=2), caller()
     for number in range(5):

@@ -1,4 +1,6 @@
-"""A broker for the tests: the one there is, else a private RabbitMQ node started for the run.
+"""A broker for the tests: the development broker, or RabbitMQ where that is the question.
+
+RabbitMQ is the one there is, else a private node started for the run.
 
 A private node keeps everything (data, log, cookie, port mapper) in a folder of its own, listens on
 loopback only, and never touches the machine's own node. It ends with us however we end: a guard
@@ -15,7 +17,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -25,8 +27,19 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from tests.support.timing import TIMEOUT
+from threadko.devbroker import DevBroker
 
-__all__ = ["Broker", "NoBrokerError", "RabbitNode", "find_broker", "find_server", "is_reachable"]
+__all__ = [
+    "Broker",
+    "NoBrokerError",
+    "OwnBroker",
+    "RabbitNode",
+    "alone",
+    "find_broker",
+    "find_rabbitmq",
+    "find_server",
+    "is_reachable",
+]
 
 DEFAULT_URI = "amqp://guest:guest@localhost:5672/"
 
@@ -307,7 +320,7 @@ def wait_reachable(uri: str, node: "subprocess.Popen[bytes]", timeout: float) ->
 
 
 def find_broker() -> Broker:
-    """Return the broker named by AMQP_URI, else the one on this machine, else a node just started.
+    """Return the broker of this run: the one that AMQP_URI names, else the development broker.
 
     The caller closes it. Raises `NoBrokerError`.
     """
@@ -316,8 +329,30 @@ def find_broker() -> Broker:
         if not is_reachable(named):
             raise NoBrokerError("the broker that AMQP_URI names does not answer or refuses us")
         return Broker(named)
-    if is_reachable(DEFAULT_URI):
-        return Broker(DEFAULT_URI)
+    return OwnBroker()
+
+
+class OwnBroker(Broker):
+    """A development broker in this process."""
+
+    def __init__(self) -> None:
+        self._broker = DevBroker()
+        self._broker.start()
+        super().__init__(self._broker.uri)
+
+    def close(self) -> None:
+        """End it."""
+        self._broker.stop()
+
+
+def find_rabbitmq() -> Broker:
+    """Return RabbitMQ: that which AMQP_URI names, the one on this machine, or a node just started.
+
+    The caller closes it. Raises `NoBrokerError`.
+    """
+    for uri in filter(None, (os.environ.get("AMQP_URI"), DEFAULT_URI)):
+        if is_reachable(uri) and is_rabbitmq(uri):
+            return Broker(uri)
     server = find_server()
     if server is None:
         raise NoBrokerError(HOW_TO_GET_ONE)
@@ -328,3 +363,25 @@ def find_broker() -> Broker:
         node.close()
         raise
     return node
+
+
+def is_rabbitmq(uri: str) -> bool:
+    """Whether the broker that answers there says that it is RabbitMQ."""
+    connection = pika.BlockingConnection(pika.URLParameters(uri))
+    try:
+        return bool(connection._impl.server_properties.get("product") == "RabbitMQ")
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[str]:
+    """Give the URI of a broker for names that are fixed, where tests run side by side.
+
+    On RabbitMQ, on which whole files do, it is the same; else another development broker.
+    """
+    if is_rabbitmq(uri):
+        yield uri
+        return
+    with OwnBroker() as broker:
+        yield broker.uri

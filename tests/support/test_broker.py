@@ -9,8 +9,11 @@ import pytest
 from tests.support import broker as finder
 from tests.support.broker import (
     NoBrokerError,
+    OwnBroker,
     RabbitNode,
+    alone,
     find_broker,
+    find_rabbitmq,
     find_server,
     is_reachable,
 )
@@ -46,11 +49,30 @@ def test_broker_that_is_named_and_absent_is_an_error(nowhere, monkeypatch):
         find_broker()
 
 
-def test_broker_of_the_machine_is_used_when_none_is_named(broker_uri, monkeypatch):
+def test_development_broker_is_started_when_none_is_named(monkeypatch):
     monkeypatch.delenv("AMQP_URI", raising=False)
-    monkeypatch.setattr(finder, "DEFAULT_URI", broker_uri)
     with find_broker() as found:
-        assert found.uri == broker_uri
+        assert isinstance(found, OwnBroker)
+        assert is_reachable(found.uri)
+    assert not is_reachable(found.uri)
+
+
+@pytest.mark.rabbitmq
+def test_rabbitmq_of_the_machine_is_used_when_none_is_named(node, monkeypatch):
+    monkeypatch.delenv("AMQP_URI", raising=False)
+    monkeypatch.setattr(finder, "DEFAULT_URI", node.uri)
+    with find_rabbitmq() as found:
+        assert found.uri == node.uri
+        assert not isinstance(found, RabbitNode)
+
+
+def test_development_broker_is_no_rabbitmq(monkeypatch):
+    with OwnBroker() as own:
+        monkeypatch.setenv("AMQP_URI", own.uri)
+        monkeypatch.setattr(finder, "DEFAULT_URI", own.uri)
+        monkeypatch.setattr(finder, "find_server", lambda: None)
+        with pytest.raises(NoBrokerError):
+            find_rabbitmq()
 
 
 def test_missing_broker_is_one_line_that_says_how_to_get_one(nowhere, monkeypatch):
@@ -58,7 +80,7 @@ def test_missing_broker_is_one_line_that_says_how_to_get_one(nowhere, monkeypatc
     monkeypatch.setattr(finder, "DEFAULT_URI", nowhere)
     monkeypatch.setattr(finder, "find_server", lambda: None)
     with pytest.raises(NoBrokerError, match="apt-get install rabbitmq-server") as caught:
-        find_broker()
+        find_rabbitmq()
     assert "\n" not in str(caught.value)
 
 
@@ -109,6 +131,7 @@ def test_node_is_controlled(node):
         node.control("delete_vhost", "nowhere")
 
 
+@pytest.mark.rabbitmq
 def test_node_takes_settings():
     server = find_server()
     if server is None:
@@ -119,6 +142,7 @@ def test_node_takes_settings():
         assert answer.strip() == "{ok,4321}"
 
 
+@pytest.mark.rabbitmq
 def test_node_ends_when_its_owner_is_killed():
     server = find_server()
     if server is None:
@@ -144,6 +168,7 @@ def test_node_ends_when_its_owner_is_killed():
     assert stopped.is_set()
 
 
+@pytest.mark.rabbitmq
 def test_node_that_cannot_start_shows_its_log(tmp_path):
     server = tmp_path / "rabbitmq-server"
     server.write_text("#!/bin/sh\necho broken pieces\nexit 7\n", encoding="utf-8")
@@ -153,3 +178,12 @@ def test_node_that_cannot_start_shows_its_log(tmp_path):
     with RabbitNode(os.fspath(server)) as node:
         with pytest.raises(RuntimeError, match=r"ended with 7(.|\n)*broken pieces"):
             node.start()
+
+
+def test_broker_alone_is_another_development_broker():
+    with OwnBroker() as shared:
+        with alone(shared.uri) as uri:
+            assert uri != shared.uri
+            assert is_reachable(uri)
+        assert not is_reachable(uri)
+        assert is_reachable(shared.uri)

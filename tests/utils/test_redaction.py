@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from threadko.utils import REDACTED, get_redacted_args, sanitize_url
-from threadko.utils.redaction import one_line
+from threadko.utils.redaction import mask_secrets, one_line
 
 
 @pytest.mark.parametrize(
@@ -343,3 +343,24 @@ def test_no_secret_shows_wherever_it_lies(seed: int) -> None:
     assert "SECRET" not in repr(redact(tree.spec.replace("b", "z", 1), 1, z=tree.value))
     assert "SECRET" in repr(redact(f"{tree.spec}.deeper", 1, tree.value))
     assert repr(tree.value) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("password", "hush", "********"),
+        ("DB_PASSWD", 5, "********"),
+        ("API_KEY", "hush", "********"),
+        ("SECRET_KEY", ["a", {"b": "c"}], ["********", {"b": "********"}]),
+        ("tokens", {"shop": "hush"}, {"shop": "********"}),
+        ("password", None, None),
+        ("password", "", ""),
+        ("routing_key", "a.b", "a.b"),
+        ("keyfile", "/etc/key.pem", "/etc/key.pem"),
+        ("url", "https://ann:hush@host/path", "https://ann:********@host/path"),
+        ("urls", ("amqp://a:b@h", 5), ["amqp://a:********@h", 5]),
+        ("text", "no address: a:b@c", "no address: a:b@c"),
+    ],
+)
+def test_secrets_in_plain_data_are_masked(name, value, shown):
+    assert mask_secrets({name: value}) == {name: shown}

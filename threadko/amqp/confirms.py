@@ -13,14 +13,14 @@ second time is the culprit, so that its neighbours do not pay for it.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain, takewhile
 
 from threadko.amqp.connection import Channel, ChannelHandler, Connection
 from threadko.amqp.entities import Exchange, Queue
 from threadko.amqp.link import Link
 from threadko.amqp.message import check_sendable, decode_properties, publish_frames
-from threadko.amqp.topology import Steps, declare_exchange, declare_queue, run_steps
+from threadko.amqp.topology import Steps, declare, declare_frames, declare_queue, run_steps
 from threadko.concurrency.timers import Timer
 from threadko.exceptions import EncodeError, PublishFailed
 
@@ -39,10 +39,13 @@ class Outgoing:
     Attributes:
         settled: whoever answers for the message sets it; a settled message is not written (again).
         resend: whether it may be written twice when nobody knows if the first one arrived.
+        declare_first: exchanges and queues that are declared right before it, whenever it is
+            written; for those that the broker removes by itself.
     """
 
     __slots__ = (
         "body",
+        "declare_first",
         "exchange",
         "header",
         "mandatory",
@@ -62,6 +65,7 @@ class Outgoing:
         mandatory: bool = False,
         message_id: str | None = None,
         resend: bool = True,
+        declare_first: Sequence[Exchange | Queue] = (),
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -70,6 +74,7 @@ class Outgoing:
         self.mandatory = mandatory
         self.message_id = message_id
         self.resend = resend
+        self.declare_first = declare_first
         self.settled = False
 
     def on_written(self) -> None:
@@ -91,7 +96,7 @@ class ConfirmChannel(ChannelHandler):
     Args:
         link: whose thread owns this channel.
         number: of the channel.
-        declare: exchanges declared each time the channel opens.
+        declare: exchanges and queues declared each time the channel opens.
         on_ready: called each time the channel stands.
         on_refused: called when the broker closes the channel before anything was written, so that
             it is our own declaring that it refuses; without it the connection is made anew.
@@ -105,7 +110,7 @@ class ConfirmChannel(ChannelHandler):
         link: Link,
         number: int,
         *,
-        declare: Sequence[Exchange] = (),
+        declare: Sequence[Exchange | Queue] = (),
         on_ready: Callable[[], None] | None = None,
         on_refused: Callable[[Exception], None] | None = None,
         concerns_all: Collection[int] = (),
@@ -136,6 +141,10 @@ class ConfirmChannel(ChannelHandler):
         """How many messages are not settled yet."""
         return len(self._unconfirmed) + len(self._backlog) + len(self._suspects)
 
+    def __iter__(self) -> Iterator[Outgoing]:
+        """The messages that are not settled yet."""
+        return chain(self._unconfirmed.values(), self._suspects, self._backlog)
+
     @property
     def is_open(self) -> bool:
         """Whether the channel stands or is being opened."""
@@ -155,9 +164,12 @@ class ConfirmChannel(ChannelHandler):
             self._number, self, on_open=self._opened, on_close=self._closed
         )
 
-    def declare(self, exchanges: Sequence[Exchange]) -> None:
-        """Declare these too, from the next opening on."""
-        self._declare += tuple(e for e in exchanges if e not in self._declare)
+    def declare(self, entities: Sequence[Exchange | Queue]) -> None:
+        """Declare these too, before anything that is sent from now on."""
+        new = tuple(entity for entity in entities if entity not in self._declare)
+        self._declare += new
+        if new and self._ready and self._link.connection is not None:
+            self._link.connection.write(declare_frames(self._number, new))
 
     def detach(self, error: Exception) -> None:
         """The connection is gone: keep what may be written again, fail what may not."""
@@ -276,8 +288,10 @@ class ConfirmChannel(ChannelHandler):
     def _prepare(self, channel: Channel) -> Steps:
         # The answers to its confirms come through on_confirm.
         yield lambda done: channel.confirm_delivery(lambda _frame: None, callback=done)
-        for exchange in self._declare:
-            yield from declare_exchange(channel, exchange)
+        declared = 0
+        while declared < len(self._declare):  # more may come meanwhile
+            yield from declare(channel, self._declare[declared])
+            declared += 1
         if self._restoring and self._restore is not None:
             yield from declare_queue(channel, self._restore)
             self._restoring = False
@@ -390,6 +404,8 @@ class ConfirmChannel(ChannelHandler):
         )
         self._unconfirmed[self._next_tag] = message
         self._next_tag += 1
+        if message.declare_first:
+            connection.write(declare_frames(self._number, message.declare_first))
         connection.write(frames)
         message.on_written()
 

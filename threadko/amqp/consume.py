@@ -1,243 +1,376 @@
-"""Taking messages from a queue: one channel with one consumer, on a link's thread.
+"""Consuming in any program: `Consumer`, whose callbacks run in the thread that calls `run`.
 
-``ConsumerChannel`` belongs to the thread of its link. Other threads hold ``Delivery`` objects and
-hand them back through ``Link.post``. A delivery knows the generation of the channel it came on:
-delivery tags start again at 1 on a new channel, so an acknowledgement that comes after a reconnect
-would settle somebody else's message, and is dropped instead. The broker has given that message
-back to the queue by then.
+Threads that meet here::
+
+    Consumer.run                                         one thread at a time; callbacks run in it
+    Consumer.stop, wait_until_consumer_ready, ready      any thread, callbacks too
+    Message.ack, reject, requeue                         any thread
+    everything of _Session                               the link's thread
+
+Order of stopping: `run` gives back the messages that no callback has had, closes the connection
+when the broker has seen all that was settled, and returns. What was not settled by then goes back
+to its queue.
 """
 
 import logging
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from threadko.amqp.connection import Channel, ChannelHandler, Connection
-from threadko.amqp.entities import Queue
+from threadko.amqp.connection import Connection
+from threadko.amqp.consuming import ConsumerChannel
+from threadko.amqp.entities import Queue, as_queue
 from threadko.amqp.link import Link
-from threadko.amqp.message import Delivery, ack_frame, reject_frame
-from threadko.amqp.topology import Steps, declare_queue, run_steps
-from threadko.concurrency.timers import Timer
+from threadko.amqp.message import Delivery, Properties
+from threadko.amqp.parameters import BrokerParameters
+from threadko.concurrency.deadline import Deadline
+from threadko.concurrency.threads import thread_name
+from threadko.exceptions import ConfigurationError, ContainerStopped, DecodeError, ThreadkoError
+from threadko.serialization import COMPRESSION_HEADER, Serialization
 
-__all__ = ["ConsumerChannel"]
+__all__ = ["Consumer", "Message"]
 
 _log = logging.getLogger(__name__)
 
+_CLOSE_SECONDS = 5.0
 
-class ConsumerChannel(ChannelHandler):
-    """Declares a queue, and consumes from it once it is told to.
 
-    Args:
-        link: whose thread owns this channel.
-        number: of the channel.
-        queue: declared, with its exchange and binding, each time the channel opens.
-        prefetch: unacknowledged messages that the broker may send; 0 for no limit.
-        on_delivery: takes each message, on the link's thread.
-        on_ready: called each time the channel stands, declared and, if wanted, consuming.
-        on_closed: called when the broker closes the channel, with its reason.
-        on_cancelled: called when the broker cancels the consumer: its queue is gone.
+class Message:
+    """A message that was received; it is settled once, by any thread.
+
+    Attributes:
+        body: as bytes; `decode()` returns what it means.
+        properties: those of AMQP, headers among them.
+        delivery_info: `exchange`, `routing_key` and `redelivered`.
     """
 
     def __init__(
         self,
-        link: Link,
-        number: int,
-        queue: Queue,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        on_ready: Callable[[], None],
-        on_closed: Callable[[BaseException], None],
-        on_cancelled: Callable[[], None] | None = None,
+        delivery: Delivery,
+        properties: Properties,
+        serialization: Serialization,
+        settle: Callable[[Delivery, bool | None], None],
     ) -> None:
-        self.queue = queue
-        self.generation = 0  # counts the channels; deliveries of an earlier one are not settled
-        self.unsettled = 0  # deliveries of this generation that were not handed back
-        self._link = link
-        self._number = number
-        self._prefetch = prefetch
-        self._on_delivery = on_delivery
-        self._on_ready = on_ready
-        self._on_closed = on_closed
-        self._on_cancelled = on_cancelled
-        self._channel: Channel | None = None
-        self._consumer_tag: str | None = None
-        self._consuming = False  # is to consume, now and after each reconnect
-        self._consumers = 0  # that there were, for their tags
-        self._cancelling = False
-        self._prepared = False  # the queue is declared on this channel
-        self._closing: Callable[[], None] | None = None
-        self._reporting: Timer | None = None  # that the broker closed the channel
+        self.body = delivery.body
+        self.properties = properties
+        self.headers = dict(properties.headers or {})
+        self.content_type = properties.content_type
+        self.content_encoding = properties.content_encoding
+        self.delivery_info = {
+            "exchange": delivery.exchange,
+            "routing_key": delivery.routing_key,
+            "redelivered": delivery.redelivered,
+        }
+        self._delivery = delivery
+        self._serialization = serialization
+        self._settle = settle
+        self._lock = threading.Lock()
+        self._is_settled = False  # guarded by _lock
 
     @property
-    def is_open(self) -> bool:
-        """Whether the channel stands, so that deliveries can be settled on it."""
-        return self._channel is not None and self._channel.is_open
+    def acknowledged(self) -> bool:
+        """Whether it was settled, in whatever way."""
+        return self._is_settled
 
-    def open(self, connection: Connection) -> None:
-        """Open the channel on a new connection, or anew on the same one."""
-        self.generation += 1
-        self.unsettled = 0
-        self._consumer_tag = None
-        self._cancelling = False
-        self._prepared = False
-        self._channel = connection.open_channel(
-            self._number, self, on_open=self._opened, on_close=self._closed
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before, and may have been handled."""
+        return self._delivery.redelivered
+
+    def take_over(self) -> Delivery | None:
+        """Return the delivery for the caller to settle; None if it was settled before."""
+        with self._lock:
+            was_settled, self._is_settled = self._is_settled, True
+        return None if was_settled else self._delivery
+
+    def decode(self) -> Any:
+        """Return the value in the body; `DecodeError` if it cannot be read."""
+        return self._serialization.decode(
+            self.body,
+            self.content_type,
+            self.content_encoding,
+            self.headers.get(COMPRESSION_HEADER),
         )
 
-    def detach(self) -> None:
-        """The connection is gone, and the channel with it."""
-        self._channel = None
-        self._consumer_tag = None
-        self.generation += 1
-        self.unsettled = 0
-        self._do_not_report()
-        self._done_closing()
+    def ack(self) -> None:
+        """Tell the broker that it is done; nothing if it was settled before."""
+        self._end(None)
 
-    def consume(self) -> None:
-        """Begin to consume, now and after each reconnect."""
-        self._consuming = True
-        if self.is_open and self._prepared and self._consumer_tag is None:
-            run_steps(self._start_consuming(), self._channel)
+    def reject(self, requeue: bool = False) -> None:
+        """Have the broker drop it, or dead-letter it where its queue says so."""
+        self._end(requeue)
 
-    def cancel(self) -> None:
-        """Take no more messages: cancel the consumer and hand back what is still on its way."""
-        self._consuming = False
-        if self._channel is None or not self._channel.is_open or self._consumer_tag is None:
-            return
-        if not self._cancelling:
-            self._cancelling = True
-            self._channel.basic_cancel(self._consumer_tag, callback=self._cancelled)
+    def requeue(self) -> None:
+        """Give it back to its queue."""
+        self._end(True)
 
-    def ack(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Acknowledge a delivery, if its channel still stands."""
-        if self._settles(delivery):
-            self._write(ack_frame(self._number, delivery.tag, multiple))
+    def _end(self, requeue: bool | None) -> None:
+        delivery = self.take_over()
+        if delivery is not None:
+            self._settle(delivery, requeue)
 
-    def reject(self, delivery: Delivery, *, requeue: bool) -> None:
-        """Hand a delivery back to its queue, or have the broker drop it."""
-        if self._settles(delivery):
-            self._write(reject_frame(self._number, delivery.tag, requeue))
 
-    def ack_up_to(self, tag: int) -> None:
-        """Acknowledge all deliveries of this generation up to ``tag``."""
-        self._write(ack_frame(self._number, tag, True))
+class _Session:
+    """The link of one `run`, with a channel for each queue."""
 
-    def close(self, done: Callable[[], None]) -> None:
-        """Close the channel; ``done`` is called when the broker has confirmed that it did.
-
-        The broker answers in order, so its answer means that it has seen every acknowledgement
-        written before; an empty write buffer would prove nothing of the kind.
-        """
-        self._do_not_report()
-        channel = self._channel
-        if channel is None or channel.is_closed or channel.is_closing:
-            done()
-            return
-        self._closing = done
-        if channel.is_open:
-            channel.close()
-        # else when it has opened
-
-    # What the connection calls
-
-    def on_deliver(
+    def __init__(
         self,
-        tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        header: bytes,
-        body: bytes,
+        parameters: BrokerParameters,
+        queues: Sequence[Queue],
+        *,
+        prefetch: int,
+        on_delivery: Callable[["_Session", ConsumerChannel, Delivery], None],
+        on_ready: Callable[[bool], None],
     ) -> None:
-        """Pass a message on; one that comes after cancelling goes back at once."""
-        delivery = Delivery(self.generation, tag, redelivered, exchange, routing_key, header, body)
-        self.unsettled += 1
-        if self._consuming:
-            self._on_delivery(delivery)
-        else:
-            self.reject(delivery, requeue=True)
+        self.link = Link(parameters, name=thread_name("consumer", "connection"), session=self)
+        self._on_ready = on_ready
+        self._channels: list[ConsumerChannel] = []
+        # Touched by the link's thread alone.
+        self._standing: set[int] = set()  # numbers of the channels that stand
+        self._finishing = False
+        for number, each in enumerate(queues, start=1):
+            self._add(number, each, prefetch, on_delivery)
 
-    def _opened(self, channel: Channel) -> None:
-        if self._closing is not None:
-            channel.close()
-            return
-        channel.add_on_cancel_callback(lambda _frame: self._cancelled_by_broker())
-        run_steps(self._prepare(channel), channel)
-
-    def _prepare(self, channel: Channel) -> Steps:
-        yield from declare_queue(channel, self.queue)
-        if self._prefetch:
-            yield lambda done: channel.basic_qos(prefetch_count=self._prefetch, callback=done)
-        self._prepared = True
-        if self._consuming and self._consumer_tag is None:
-            yield from self._start_consuming()
-        self._on_ready()
-
-    def _start_consuming(self) -> Steps:
-        channel = self._channel
-        assert channel is not None, "called with the channel open"
-        self._consumers += 1  # pika knows a tag until its cancelling is done, and longer
-        tag = f"{self._link.name}-{self._consumers}"
-        self._consumer_tag = tag
-        yield lambda done: channel.basic_consume(
-            self.queue.name,
-            on_message_callback=lambda *_: None,  # deliveries come through on_deliver
-            consumer_tag=tag,
-            arguments=dict(self.queue.consumer_arguments or {}),
-            callback=done,
+    def _add(
+        self, number: int, each: Queue, prefetch: int, on_delivery: Callable[..., None]
+    ) -> None:
+        channel = ConsumerChannel(
+            self.link,
+            number,
+            each,
+            prefetch=prefetch,
+            on_delivery=lambda delivery: on_delivery(self, channel, delivery),
+            on_ready=lambda: self._channel_stands(number),
+            on_closed=lambda reason: self._channel_closed(number, channel, reason),
         )
-        if not self._consuming:  # cancelled while the broker was asked
-            self.cancel()
+        channel.consume()
+        self._channels.append(channel)
 
-    def _cancelled(self, _frame: object) -> None:
-        self._consumer_tag = None
-        self._cancelling = False
-        if self._consuming:  # told to consume again meanwhile
-            run_steps(self._start_consuming(), self._channel)
+    def settle(self, channel: ConsumerChannel, delivery: Delivery, requeue: bool | None) -> None:
+        """Settle a delivery, if its connection still stands; for any thread."""
+        if requeue is None:
+            self.link.post(lambda: channel.ack(delivery))
+        else:
+            self.link.post(lambda: channel.reject(delivery, requeue=requeue))
 
-    def _cancelled_by_broker(self) -> None:
-        self._consumer_tag = None
-        if not self._consuming or self._channel is None:
+    def begin(self, connection: Connection) -> None:
+        """Open all channels."""
+        for channel in self._channels:
+            channel.open(connection)
+
+    def end(self, error: ThreadkoError) -> None:
+        """The broker takes back what is not settled."""
+        self._standing.clear()
+        self._on_ready(False)
+        for channel in self._channels:
+            channel.detach()
+        if self._finishing:
+            self.link.finished()
+
+    def turn(self) -> None:
+        """Nothing is saved up for the end of a turn."""
+
+    def finish(self) -> None:
+        """Close all channels, one after the other: the broker has seen everything then."""
+        self._finishing = True
+        self._close_next(list(self._channels))
+
+    def _close_next(self, channels: list[ConsumerChannel]) -> None:
+        if channels and self.link.is_up:
+            channels.pop().close(lambda: self._close_next(channels))
+        else:
+            self.link.finished()
+
+    def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
+        """`run` hears of it from `wait_up`, or has ended it itself."""
+
+    def _channel_stands(self, number: int) -> None:
+        self._standing.add(number)
+        if len(self._standing) == len(self._channels):
+            self.link.came_up()
+            self._on_ready(True)
+
+    def _channel_closed(self, number: int, channel: ConsumerChannel, why: BaseException) -> None:
+        stood = number in self._standing
+        self._standing.discard(number)
+        connection = self.link.connection
+        if stood and connection is not None and connection.is_open:
+            _log.warning("%s: the broker closed a channel: %s", self.link.name, why)
+            channel.open(connection)
+        else:
+            # Opened at once it would be closed again and again.
+            self.link.reset(why if isinstance(why, Exception) else RuntimeError(repr(why)))
+
+
+class Consumer:
+    """Takes messages from queues, and passes each to callbacks, until it is stopped.
+
+    A lost connection is made anew; what was not settled comes again.
+
+    Args:
+        amqp_uri: the broker, or several nodes of one.
+        ssl: as `AMQP_SSL`.
+        login_method: PLAIN, AMQPLAIN or EXTERNAL.
+        queues: declared, with exchange and binding, whenever the connection is made.
+        callbacks: each is called with the decoded body and the `Message`, in `run`'s thread; one
+            of them has to settle the message.
+        heartbeat: seconds.
+        prefetch_count: messages that may be unsettled, for each queue; 0 for no limit.
+        accept: names of the serializers that are read; the configured ones if None.
+        no_ack: settle each message before its callbacks are called.
+
+    Raises:
+        ConfigurationError: one of these cannot be used.
+    """
+
+    def __init__(
+        self,
+        amqp_uri: str | Sequence[str],
+        ssl: Any = None,
+        login_method: str | None = None,
+        queues: Sequence[Any] | None = None,
+        callbacks: Sequence[Callable[[Any, Message], object]] | None = None,
+        heartbeat: int | None = None,
+        prefetch_count: int | None = None,
+        accept: Sequence[str] | None = None,
+        *,
+        no_ack: bool = False,
+        serialization: Serialization | None = None,
+    ) -> None:
+        self.amqp_uri = amqp_uri
+        self.queues = [as_queue(each) for each in queues or ()]
+        self.callbacks = list(callbacks or ())
+        self.ready = threading.Event()
+        self._parameters = BrokerParameters.from_uri(
+            amqp_uri,
+            20 if heartbeat is None else heartbeat,
+            "threadko consumer",
+            ssl=ssl,
+            login_method=login_method,
+        )
+        if not self.queues:
+            raise ConfigurationError("a consumer needs at least one queue")
+        prefetch = 10 if prefetch_count is None else prefetch_count
+        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 0 <= prefetch < 65536:
+            raise ConfigurationError(f"prefetch_count must be from 0 to 65535, not {prefetch!r}")
+        self._prefetch = prefetch
+        serialization = serialization or Serialization.from_config()
+        self._serialization = serialization if accept is None else serialization.accepting(accept)
+        self._no_ack = no_ack
+        self._lock = threading.Lock()  # guards the fields from here to the blank line
+        self._link: Link | None = None
+        self._should_stop = False
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether `stop` was called, and `run` did not begin again since."""
+        return self._should_stop
+
+    def run(self) -> None:
+        """Consume until `stop` is called, or a callback raises: that is raised here.
+
+        A `stop` that was called before is for this run, and ends it at once.
+
+        Raises:
+            BrokerRefused: the broker refuses this login, or what is declared.
+            RuntimeError: another thread is in here.
+        """
+        with self._lock:
+            if self._link is not None:
+                raise RuntimeError("the consumer is running in another thread already")
+            session = _Session(
+                self._parameters,
+                self.queues,
+                prefetch=self._prefetch,
+                on_delivery=self._receive,
+                on_ready=self._note_ready,
+            )
+            self._link = session.link
+            self._inbox = queue.SimpleQueue()
+            stopped = self._should_stop
+        try:
+            if not stopped:
+                session.link.start()
+                self._work(session.link)
+        finally:
+            session.link.stop(_CLOSE_SECONDS)
+            self.ready.clear()
+            with self._lock:
+                self._link = None
+                self._should_stop = False
+
+    def _work(self, link: Link) -> None:
+        try:
+            link.wait_up(Deadline(None))
+        except ContainerStopped:
             return
-        _log.warning("queue %s is gone: it is declared again", self.queue.name)
-        if self._on_cancelled is not None:
-            self._on_cancelled()
-        self._prepared = False
-        run_steps(self._prepare(self._channel), self._channel)
+        # stop() ends this wait as well.
+        while (work := self._inbox.get()) is not None and not self._should_stop:
+            work()
 
-    def _closed(self, channel: Channel, reason: BaseException) -> None:
-        if channel is not self._channel:
+    def stop(self) -> None:
+        """Let `run` return once the callback that runs is done; does not wait."""
+        with self._lock:
+            self._should_stop = True
+            if self._link is not None:
+                self._link.interrupt()
+            self._inbox.put(None)
+
+    def wait_until_consumer_ready(self, timeout: float | None = None) -> bool:
+        """Wait until the queues are declared and consumed from; False if `timeout` passed."""
+        return self.ready.wait(timeout)
+
+    def on_message(self, body: Any, message: Message) -> None:
+        """Call the callbacks with a message, or give it back when all is to stop."""
+        if self.should_stop:
+            self.requeue_message(message)
             return
-        self._channel = None
-        self._consumer_tag = None
-        self.generation += 1
-        self.unsettled = 0
-        if self._closing is not None:
-            self._done_closing()
-        elif self._link.connection is not None and self._link.connection.is_open:
-            # Not now: after this callback pika forgets the channel of this number, even a new one.
-            self._reporting = self._link.call_at(0.0, lambda: self._report_closed(reason))
+        for callback in self.callbacks:
+            callback(body, message)
 
-    def _report_closed(self, reason: BaseException) -> None:
-        self._reporting = None
-        if self._channel is None:
-            self._on_closed(reason)
+    def on_decode_error(self, message: Message, error: DecodeError) -> None:
+        """Have the broker drop (or dead-letter) a message that cannot be read."""
+        _log.error("a message was rejected: %s", error)
+        message.reject()
 
-    def _do_not_report(self) -> None:
-        if self._reporting is not None:
-            self._link.cancel_timer(self._reporting)
-            self._reporting = None
+    def ack_message(self, message: Message) -> None:
+        """Acknowledge a message, if the connection on which it came still stands."""
+        message.ack()
 
-    def _done_closing(self) -> None:
-        done, self._closing = self._closing, None
-        if done is not None:
-            done()
+    def requeue_message(self, message: Message) -> None:
+        """Give a message back, if the connection on which it came still stands."""
+        message.requeue()
 
-    def _settles(self, delivery: Delivery) -> bool:
-        if delivery.generation != self.generation or not self.is_open:
-            return False
-        self.unsettled -= 1
-        return True
+    def _note_ready(self, is_ready: bool) -> None:
+        if is_ready:
+            self.ready.set()
+        else:
+            self.ready.clear()
 
-    def _write(self, frame: bytes) -> None:
-        if self._link.connection is not None:
-            self._link.connection.write(frame)
+    def _receive(self, session: _Session, channel: ConsumerChannel, delivery: Delivery) -> None:
+        self._inbox.put(lambda: self._handle(session, channel, delivery))
+
+    def _handle(self, session: _Session, channel: ConsumerChannel, delivery: Delivery) -> None:
+        def settle(settled: Delivery, requeue: bool | None) -> None:
+            session.settle(channel, settled, requeue)
+
+        error: DecodeError | None = None
+        body = None
+        try:
+            properties = delivery.properties
+        except ValueError as exc:
+            properties, error = Properties(), DecodeError(str(exc))
+        message = Message(delivery, properties, self._serialization, settle)
+        if error is None:
+            try:
+                body = message.decode()
+            except DecodeError as exc:
+                error = exc
+        if error is not None:
+            self.on_decode_error(message, error)
+            return
+        if self._no_ack or channel.queue.no_ack:
+            message.ack()
+        self.on_message(body, message)

@@ -2,7 +2,8 @@
 
 Threads that meet here::
 
-    Link.start, post, wait_up, interrupt, stop, kill, is_up, owns_this_thread    any thread
+    Link.start, post, wait_up, interrupt, stop, kill, is_up, trouble, ping,
+    owns_this_thread                                                             any thread
     Link.call_at, cancel_timer, came_up, reset, finished                         the link's thread
     every method of a Session                                                    the link's thread
 
@@ -119,6 +120,18 @@ class Link:
     def is_up(self) -> bool:
         """Whether the connection stands and its session is ready."""
         return self._up
+
+    def trouble(self) -> str | None:
+        """Say why the connection does not stand; None if it does."""
+        return None if self._up else f"no connection to {self.parameters.uri_redacted}"
+
+    def ping(self, answer: Callable[[], object]) -> None:
+        """Have `answer` called on the link's thread; never, if that hangs or has ended."""
+
+        def run() -> None:
+            answer()
+
+        self.post(run)
 
     def owns_this_thread(self) -> bool:
         """Whether the calling thread is the link's: it must never wait for the link."""

@@ -24,6 +24,7 @@ from threadko.concurrency.timers import Timer, TimerHeap
 __all__ = ["Loop"]
 
 _FOREVER = -1
+_LONGEST_WAIT_SECONDS = 86400.0  # the system counts in 32 bits of milliseconds
 
 
 class Loop:
@@ -151,7 +152,8 @@ class Loop:
             at = own
         if at is None:
             return _FOREVER
-        return self._waker.to_timeout(max(0.0, at - time.monotonic()))
+        seconds = min(max(0.0, at - time.monotonic()), _LONGEST_WAIT_SECONDS)
+        return self._waker.to_timeout(seconds)
 
 
 class _EventWaker:

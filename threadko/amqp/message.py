@@ -18,6 +18,8 @@ from threadko.exceptions import EncodeError
 
 __all__ = [
     "Delivery",
+    "FRAME_OVERHEAD",
+    "HEADER_OVERHEAD",
     "Properties",
     "ack_frame",
     "check_sendable",

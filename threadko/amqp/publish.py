@@ -1,456 +1,269 @@
-"""Publishing: synchronous outside, asynchronous inside, one connection for all who publish.
+"""Publishing from any program: `Publisher`, for any thread and many at once.
 
-Threads that meet here::
-
-    Publisher.start, wait_up, interrupt, stop, kill, publish, publish_async    any thread
-    everything else                                                            the link's thread
-
-A message is encoded and checked in its publisher's thread, so that a fault in it is raised there
-and costs nobody else. It then belongs to the link's thread until the broker has confirmed it, or
-its deadline has passed. Each exchange has a confirm channel of its own: a publish to an exchange
-that is missing or forbidden closes its channel, and fails only those who asked for that exchange.
-
-A missed deadline fails that message alone. Only if no confirm at all has come since it was
-written, and the broker has not said that it blocks publishers, the connection is taken for dead
-and made anew. Order of stopping: no more messages are taken, those under way are confirmed or
-fail, then the connection closes.
+A publisher has nothing but its options, which never change; the connection is shared with all
+publishers of the process that name the same broker, and no thread owns it.
 """
 
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import replace
-from functools import partial
-from itertools import count
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
-from threadko.amqp.confirms import ConfirmChannel, Outgoing
-from threadko.amqp.connection import Connection
-from threadko.amqp.entities import Exchange
-from threadko.amqp.link import Link
-from threadko.amqp.message import Properties, check_sendable, encode_properties
+from threadko.amqp.delays import delay_before_exchange, to_milliseconds
+from threadko.amqp.entities import Exchange, Queue, as_exchange, as_queue
+from threadko.amqp.message import MAX_EXPIRATION, Properties
 from threadko.amqp.parameters import BrokerParameters
-from threadko.concurrency.callbacks import CallbackFuture
-from threadko.concurrency.deadline import Deadline
-from threadko.concurrency.timers import Timer
-from threadko.context import new_id
-from threadko.exceptions import (
-    ContainerStopped,
-    EncodeError,
-    PublishFailed,
-    ThreadkoError,
-    UndeliverableMessage,
-    WorkerKilled,
+from threadko.amqp.publishing import PublishLink
+from threadko.amqp.shared import Borrowed
+from threadko.exceptions import ConfigurationError, EncodeError
+from threadko.serialization import COMPRESSION_HEADER, Encoded, Serialization, compress
+
+__all__ = ["Publisher", "check_options", "check_values"]
+
+#: Those that travel with the message as they are given.
+_PLAIN_PROPERTIES = tuple(
+    each.name for each in fields(Properties) if each.name not in ("headers", "expiration")
 )
 
-__all__ = ["Publisher"]
-
-_MAX_CHANNELS = 64
-_REFUSED, _MISSING = 403, 404
-
-# Guessed: less than that without a confirm is a busy broker, or a publisher in a great hurry.
-_SILENCE_SECONDS = 0.5
-
-
-class _Window:
-    """How many messages may be unconfirmed at once; any thread takes and gives back."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size  # guarded by _changed
-        self._closed: BaseException | None = None  # guarded by _changed
-        self._changed = threading.Condition()
-
-    def take(self, deadline: Deadline) -> bool:
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._free > 0 or self._closed is not None, deadline.remaining()
-            )
-            if self._closed is not None:
-                raise type(self._closed)(*self._closed.args)
-            if self._free == 0:
-                return False
-            self._free -= 1
-            return True
-
-    def give_back(self) -> None:
-        with self._changed:
-            self._free += 1
-            self._changed.notify()
-
-    def close(self, error: BaseException) -> None:
-        with self._changed:
-            self._closed = self._closed or error
-            self._changed.notify_all()
-
-
-class _Publication(Outgoing):
-    """A message on its way, and the future of its confirm."""
-
-    __slots__ = (
-        "channel",
-        "confirms_before",
-        "deadline",
-        "declare",
-        "future",
-        "generation",
-        "owner",
-        "returned",
-        "timer",
-        "written_at",
-    )
-
-    def __init__(
-        self,
-        owner: "Publisher",
-        *,
-        exchange: str,
-        routing_key: str,
-        header: bytes,
-        body: bytes,
-        mandatory: bool,
-        message_id: str | None,
-        resend: bool,
-        declare: Sequence[Exchange],
-        deadline: Deadline,
-    ) -> None:
-        super().__init__(
-            exchange=exchange,
-            routing_key=routing_key,
-            header=header,
-            body=body,
-            mandatory=mandatory,
-            message_id=message_id,
-            resend=resend,
-        )
-        self.owner = owner
-        self.declare = tuple(declare)
-        self.deadline = deadline
-        self.future: CallbackFuture[None] = CallbackFuture()
-        self.timer: Timer | None = None
-        self.channel: ConfirmChannel | None = None
-        self.returned: str | None = None
-        self.generation = 0
-        self.confirms_before = 0
-        self.written_at = 0.0
-
-    def on_written(self) -> None:
-        """Remember when, to judge later why its confirm does not come."""
-        self.returned = None  # it may have come back from the connection before
-        self.owner.note_written(self)
-
-    def on_confirmed(self) -> None:
-        """The broker has it, unless it returned it before."""
-        if self.returned is not None:
-            self.owner.settle(self, UndeliverableMessage(self.returned))
-        else:
-            self.owner.settle(self, None)
-
-    def on_returned(self, code: int, text: str) -> None:
-        """No queue would have it."""
-        self.returned = (
-            f"no queue takes messages of exchange {self.exchange!r} with routing key"
-            f" {self.routing_key!r} ({code} {text})"
-        )
-
-    def on_failed(self, error: Exception) -> None:
-        """The broker refused it, or it may be lost and must not be sent twice."""
-        what = f"exchange {self.exchange!r}, routing key {self.routing_key!r}"
-        self.owner.fail(self, f"a message was not taken by the broker ({what}): {error}")
+_OPTIONS = (
+    *("exchange", "routing_key", "headers", "extra_headers", "serializer", "compression"),
+    *("mandatory", "expiration", "declare", "retry", "retry_policy", "use_confirms", "timeout"),
+    "delay",
+    *_PLAIN_PROPERTIES,
+)
 
 
 class Publisher:
-    """A connection for publishing, shared by all threads.
+    """Publishes messages, each confirmed by the broker before `publish` returns.
+
+    Options come from the class, the constructor and the call; the later wins. `headers` are
+    merged and `declare` is joined instead; `extra_headers` win over all other headers. A subclass
+    may set other defaults. There is no way to do without confirms: `use_confirms` has no effect.
 
     Args:
-        parameters: the broker.
-        name: of the connection's thread.
-        window: unconfirmed messages at once; who would exceed it waits, up to its deadline.
-        timeout: seconds for a publish in all, where the call says nothing else.
+        amqp_uri: the broker, or several nodes of one.
+        serializer: for the payload, such as `json`, the configured one if None; `raw` takes text
+            and bytes as they are.
+        compression: such as `gzip`; none if None.
+        delivery_mode: 1 (transient) or 2 (persistent).
+        mandatory: whether a message that no queue takes is an `UndeliverableMessage`.
+        expiration: seconds after which the broker drops the message if nobody has taken it.
+        declare: exchanges and queues that are declared before.
+        retry: whether a message is sent again, within `timeout`, when the connection is lost
+            before its confirm; it may then arrive twice. `max_retries: 0` in `retry_policy` is
+            the same as False.
+        ssl: as `AMQP_SSL`.
+        login_method: PLAIN, AMQPLAIN or EXTERNAL.
+        serialization: other serializers than those of the global configuration.
+        heartbeat: seconds.
+        window: messages that may be unconfirmed at once; who would exceed it waits.
         max_message_size: bytes that a body may have.
+        link: to publish on, in place of the connection that the publishers of a process share.
+        publish_kwargs: `exchange`, `routing_key`, `headers`, `timeout` (seconds for a publish in
+            all), `delay` (seconds that the broker keeps the message before it goes to its
+            exchange; not together with `expiration`), and the properties of AMQP.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigurationError: the broker's address, or what goes with it, cannot be used.
     """
+
+    use_confirms = True
+    delivery_mode = 2
+    mandatory = False
+    priority = 0
+    expiration: float | None = None
+    delay: float | None = None
+    serializer: str | None = None
+    compression: str | None = None
+    retry = True
+    retry_policy: Mapping[str, Any] = {"max_retries": 3}
+    declare: Sequence[Any] = ()
+    timeout: float | None = None
 
     def __init__(
         self,
-        parameters: BrokerParameters,
+        amqp_uri: str | Sequence[str],
+        use_confirms: bool | None = None,
+        serializer: str | None = None,
+        compression: str | None = None,
+        delivery_mode: int | None = None,
+        mandatory: bool | None = None,
+        priority: int | None = None,
+        expiration: float | None = None,
+        declare: Sequence[Any] | None = None,
+        retry: bool | None = None,
+        retry_policy: Mapping[str, Any] | None = None,
+        ssl: Any = None,
+        login_method: str | None = None,
         *,
-        name: str,
+        serialization: Serialization | None = None,
+        heartbeat: int = 20,
         window: int = 1000,
-        timeout: float = 10.0,
         max_message_size: int = 16 * 1024 * 1024,
+        link: PublishLink | None = None,
+        **publish_kwargs: Any,
     ) -> None:
-        self._parameters = parameters
-        self._timeout = timeout
-        self._max_message_size = max_message_size
-        self._window = _Window(window)
-        self._link = Link(parameters, name=name, session=self)
-        self._killed = False  # set once, by any thread
+        given = {
+            "use_confirms": use_confirms,
+            "serializer": serializer,
+            "compression": compression,
+            "delivery_mode": delivery_mode,
+            "mandatory": mandatory,
+            "priority": priority,
+            "expiration": expiration,
+            "declare": declare,
+            "retry": retry,
+            "retry_policy": retry_policy,
+            **publish_kwargs,
+        }
+        check_options(given)
+        check_values(given)
+        self.amqp_uri = amqp_uri
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._serialization = serialization or Serialization.from_config()
+        if link is not None:
+            self._get_link: Callable[[], PublishLink] = lambda: link
+            return
+        parameters = BrokerParameters.from_uri(
+            amqp_uri,
+            heartbeat,
+            connection_name="threadko publisher",
+            ssl=ssl,
+            login_method=login_method,
+        )
+        key = (repr(amqp_uri), repr(ssl), login_method, heartbeat, window, max_message_size)
+        self._get_link = Borrowed(
+            key, parameters, window=window, max_message_size=max_message_size
+        ).get
 
-        # Touched by the link's thread alone.
-        self._channels: OrderedDict[str, tuple[int, ConfirmChannel]] = OrderedDict()
-        self._new_numbers = count(1)
-        self._free_numbers: list[int] = []
-        self._confirms = 0  # that came on channels which are gone
-        self._under_way = 0  # messages that somebody waits for
-        self._finishing = False
-        self._finished = False
-        self._abandoned: str | None = None  # why, once no connection will follow
-
-    # Any thread
-
-    def start(self) -> None:
-        """Begin to connect; returns at once."""
-        self._link.start()
-
-    def wait_up(self, deadline: Deadline) -> None:
-        """Wait until the connection stands; raises as ``Link.wait_up`` does."""
-        self._link.wait_up(deadline)
-
-    def interrupt(self) -> None:
-        """Let ``wait_up`` give up."""
-        self._link.interrupt()
-
-    def stop(self, timeout: float) -> None:
-        """Wait for the confirms of all that is under way, then close."""
-        self._window.close(ContainerStopped("the publisher is stopped"))
-        self._link.stop(timeout)
-
-    def kill(self) -> None:
-        """Drop the connection and raise ``WorkerKilled`` in all who wait for a confirm."""
-        self._killed = True
-        self._window.close(WorkerKilled("killed while publishing"))
-        self._link.kill()
-
-    def publish(
-        self,
-        body: bytes,
-        properties: Properties,
-        *,
-        exchange: str = "",
-        routing_key: str = "",
-        mandatory: bool = False,
-        retry: bool = True,
-        declare: Sequence[Exchange] = (),
-        timeout: float | None = None,
-    ) -> None:
+    def publish(self, payload: Any, **kwargs: Any) -> None:
         """Publish a message and wait until the broker has confirmed it.
 
-        Args:
-            retry: send it again, with the same ids, when the connection is lost before its
-                confirm; it may then arrive twice. Without, that raises ``PublishFailed``.
-            declare: exchanges to declare before, and again when they are missing.
-            timeout: seconds for all of it; the publisher's own if not given.
-
         Raises:
-            EncodeError: the message cannot be sent as it is.
+            TypeError: there is no such option.
+            EncodeError: the payload or a property cannot be sent.
             UndeliverableMessage: it is mandatory, and no queue would have it.
             PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
         """
-        self.publish_async(
+        check_options(kwargs)
+        check_values(kwargs)
+        options = self._merge(kwargs)
+        headers = dict(options["headers"])
+        encoded = self._encode(payload, options)
+        body = encoded.body
+        if options["compression"] is not None:
+            headers[COMPRESSION_HEADER], body = compress(options["compression"], body)
+        values = {name: options[name] for name in _PLAIN_PROPERTIES if name in options}
+        values["content_type"] = encoded.content_type
+        values["content_encoding"] = encoded.content_encoding
+        properties = Properties(
+            headers=headers, expiration=_milliseconds(options["expiration"]), **values
+        )
+        exchange = _read_exchange(options.get("exchange"))
+        declare = [_read_entity(each) for each in options["declare"]]
+        if exchange.name and not isinstance(options.get("exchange"), str):
+            declare.append(exchange)
+        target, declare_first = exchange.name, []
+        if options["delay"] is not None:
+            if options["expiration"] is not None:
+                # It would count from now on, end the delay before its time, and then be lost.
+                raise ConfigurationError("a message with a delay can have no expiration")
+            waiting = delay_before_exchange(exchange.name, to_milliseconds(options["delay"]))
+            # Its own exchange must be there when the time has come.
+            declare_first = [*declare, waiting]
+            target, declare = waiting.name, []
+        self._get_link().publish(
             body,
             properties,
-            exchange=exchange,
-            routing_key=routing_key,
-            mandatory=mandatory,
-            retry=retry,
+            exchange=target,
+            routing_key=options.get("routing_key") or "",
+            mandatory=bool(options["mandatory"]),
+            retry=bool(options["retry"]) and options["retry_policy"].get("max_retries") != 0,
             declare=declare,
-            timeout=timeout,
-        ).result()
+            declare_first=declare_first,
+            timeout=options["timeout"],
+        )
 
-    def publish_async(
-        self,
-        body: bytes,
-        properties: Properties,
-        *,
-        exchange: str = "",
-        routing_key: str = "",
-        mandatory: bool = False,
-        retry: bool = True,
-        declare: Sequence[Exchange] = (),
-        timeout: float | None = None,
-    ) -> Future[None]:
-        """Publish as ``publish`` does, and return the future of the confirm.
+    def _merge(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        call = {name: value for name, value in kwargs.items() if value is not None}
+        defaults = {name: getattr(self, name) for name in _DEFAULTS}
+        merged = {**defaults, **self._given, **call}
+        merged["headers"] = {
+            **self._given.get("headers", {}),
+            **call.get("headers", {}),
+            **self._given.get("extra_headers", {}),
+            **call.get("extra_headers", {}),
+        }
+        own = self._given.get("declare", self.declare)
+        merged["declare"] = [*own, *call.get("declare", ())]
+        return merged
 
-        Waits only where the window is full.
-        """
-        if self._link.owns_this_thread():
-            raise RuntimeError("publishing on the connection's own thread would wait for itself")
-        deadline = Deadline(self._timeout if timeout is None else timeout)
-        if mandatory and properties.message_id is None:
-            # A message that comes back is known again by its id.
-            properties = replace(properties, message_id=new_id())
-        if properties.user_id not in (None, self._parameters.user):
-            # The broker would close the channel over it.
-            raise EncodeError(
-                f"user_id must be the user logged in, {self._parameters.user!r}, or left out"
+    def _encode(self, payload: Any, options: Mapping[str, Any]) -> Encoded:
+        content_type = options.get("content_type")
+        if content_type is not None and isinstance(payload, (str, bytes)):
+            # Somebody else has encoded it already.
+            encoding = options.get("content_encoding") or (
+                "utf-8" if isinstance(payload, str) else "binary"
             )
-        header = encode_properties(properties)
-        check_sendable(
-            header,
-            body,
-            self._link.frame_max,
-            self._max_message_size,
-            exchange=exchange,
-            routing_key=routing_key,
+            body = payload.encode(encoding) if isinstance(payload, str) else payload
+            return Encoded(content_type, encoding, body)
+        serializer = options["serializer"]
+        if serializer is None or serializer == self._serialization.serializer:
+            return self._serialization.encode(payload)
+        return self._serialization.using(serializer).encode(payload)
+
+
+_DEFAULTS = (
+    *("delivery_mode", "mandatory", "priority", "expiration", "serializer", "compression"),
+    *("retry", "retry_policy", "timeout", "delay"),
+)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise `TypeError` if one of these is no option of a publisher."""
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        there_are = ", ".join(sorted(_OPTIONS))
+        raise TypeError(f"no option is named {unknown[0]!r}, there are: {there_are}")
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` if one of these options cannot be used."""
+    for name in ("headers", "extra_headers", "retry_policy"):
+        value = options.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} must be a mapping, not {value!r}")
+    declare = options.get("declare")
+    if declare is not None and not isinstance(declare, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"declare must be a list of exchanges and queues, not {declare!r}")
+    mode = options.get("delivery_mode")
+    if mode is not None and (isinstance(mode, bool) or mode not in (1, 2)):
+        raise ConfigurationError(
+            f"delivery_mode must be 1 (transient) or 2 (persistent), not {mode!r}"
         )
-        publication = _Publication(
-            self,
-            exchange=exchange,
-            routing_key=routing_key,
-            header=header,
-            body=body,
-            mandatory=mandatory,
-            message_id=properties.message_id,
-            resend=retry,
-            declare=declare,
-            deadline=deadline,
-        )
-        if not self._window.take(deadline):
-            raise PublishFailed("too many messages wait for the broker's confirm: nothing was sent")
-        if not self._link.post(partial(self._send, publication)):
-            self._window.give_back()
-            raise ContainerStopped("the publisher is stopped")
-        return publication.future
+    timeout = options.get("timeout")
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout > 0):
+        raise ConfigurationError(f"timeout must be seconds above 0, not {timeout!r}")
 
-    # The link's thread: the session
 
-    def begin(self, connection: Connection) -> None:
-        """Open the channels that have messages to write."""
-        self._link.came_up()
-        for name, (_, channel) in list(self._channels.items()):
-            if len(channel):
-                channel.open(connection)
-            else:
-                self._drop_channel(name)
+def _milliseconds(seconds: Any) -> str | None:
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= MAX_EXPIRATION / 1000:
+        limit = MAX_EXPIRATION // 1000
+        raise EncodeError(f"expiration must be seconds from 0 to {limit}, not {seconds!r}")
+    return str(int(seconds * 1000))
 
-    def end(self, error: ThreadkoError) -> None:
-        """Keep what may be written again for the next connection."""
-        for _, channel in list(self._channels.values()):
-            channel.detach(error)
 
-    def turn(self) -> None:
-        """Nothing is saved up for the end of a turn."""
+def _read_exchange(value: Any) -> Exchange:
+    if value is None or isinstance(value, str):
+        return Exchange(value or "")
+    return as_exchange(value)
 
-    def finish(self) -> None:
-        """Wait for the confirms of all that is under way."""
-        self._finishing = True
-        self._check_finished()
 
-    def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
-        """Fail all that is under way."""
-        reason = self._abandoned = str(error or "the publisher is stopped")
-        for _, channel in list(self._channels.values()):
-            channel.abandon(lambda: PublishFailed(reason))
-        self._channels.clear()
-        self._window.close(ContainerStopped("the publisher is stopped"))
-
-    # The link's thread: messages
-
-    def note_written(self, publication: _Publication) -> None:
-        """``publication`` is in the write buffer."""
-        publication.written_at = time.monotonic()
-        publication.generation = self._link.generation
-        publication.confirms_before = self._all_confirms()
-
-    def fail(self, publication: _Publication, reason: str) -> None:
-        """Tell whoever waits for a publication that it failed, or that all is over."""
-        if self._killed:
-            self.settle(publication, WorkerKilled("killed while publishing"))
-        else:
-            self.settle(publication, PublishFailed(reason))
-
-    def settle(self, publication: _Publication, error: BaseException | None) -> None:
-        """Resolve a publication, once."""
-        publication.settled = True
-        if publication.timer is not None:
-            self._link.cancel_timer(publication.timer)
-            publication.timer = None
-        if publication.future.done():
-            return
-        if error is None:
-            publication.future.set_result(None)
-        else:
-            publication.future.set_exception(error)
-        self._window.give_back()
-        self._under_way -= 1
-        if self._finishing:
-            self._link.call_at(0.0, self._check_finished)
-
-    def _send(self, publication: _Publication) -> None:
-        if not publication.future.set_running_or_notify_cancel():
-            self._window.give_back()
-            return
-        self._under_way += 1
-        if self._abandoned is not None:
-            # It was posted while the thread was ending, and nobody would come back to it.
-            self.fail(publication, f"{self._abandoned}; nothing was sent")
-            return
-        at = publication.deadline.expires_at
-        if at is not None:
-            if publication.deadline.expired:
-                self._overdue(publication)
-                return
-            publication.timer = self._link.call_at(at, partial(self._overdue, publication))
-        channel = publication.channel = self._get_channel(publication)
-        channel.send(publication)
-        connection = self._link.connection
-        if connection is not None and connection.is_open and not channel.is_open:
-            channel.open(connection)
-
-    def _get_channel(self, publication: _Publication) -> ConfirmChannel:
-        """Return the channel of an exchange; least recently used ones go when there are many."""
-        name = publication.exchange
-        if name in self._channels:
-            self._channels.move_to_end(name)
-            channel = self._channels[name][1]
-            channel.declare(publication.declare)
-            return channel
-        if len(self._channels) >= _MAX_CHANNELS:
-            idle = next((n for n, (_, channel) in self._channels.items() if not len(channel)), None)
-            if idle is not None:
-                self._drop_channel(idle)
-        number = self._free_numbers.pop() if self._free_numbers else next(self._new_numbers)
-        channel = ConfirmChannel(
-            self._link,
-            number,
-            declare=publication.declare,
-            on_refused=lambda error: self._exchange_refused(name, error),
-            concerns_all=(_REFUSED, _MISSING),
-        )
-        self._channels[name] = (number, channel)
-        return channel
-
-    def _drop_channel(self, name: str) -> None:
-        number, channel = self._channels.pop(name)
-        self._confirms += channel.confirms
-        channel.close(lambda: self._free_numbers.append(number))
-
-    def _exchange_refused(self, name: str, error: Exception) -> None:
-        _, channel = self._channels[name]
-        channel.abandon(lambda: PublishFailed(f"exchange {name!r} was refused: {error}"))
-        self._drop_channel(name)  # or a wrong declaration would be made for all who come after
-
-    def _all_confirms(self) -> int:
-        return self._confirms + sum(channel.confirms for _, channel in self._channels.values())
-
-    def _overdue(self, publication: _Publication) -> None:
-        publication.timer = None
-        connection = self._link.connection
-        blocked = connection is not None and connection.blocked
-        why = ": the broker blocks publishers, it is short of memory or disk" if blocked else ""
-        written = publication.generation > 0
-        silent = publication.confirms_before == self._all_confirms()
-        if publication.channel is not None:
-            publication.channel.forget(publication)
-        unknown = "; whether the message arrived is unknown" if written else "; nothing was sent"
-        self.fail(publication, f"no confirm in time{why}{unknown}")
-        # A connection that is only being made has the generation of the one before.
-        stands = connection is not None and connection.is_open
-        silent = silent and time.monotonic() - publication.written_at >= _SILENCE_SECONDS
-        if stands and silent and not blocked and publication.generation == self._link.generation:
-            self._link.reset(PublishFailed("the broker confirms nothing"))
-
-    def _check_finished(self) -> None:
-        if not self._under_way and not self._finished:
-            self._finished = True
-            self._link.finished()
+def _read_entity(value: Any) -> Exchange | Queue:
+    if isinstance(value, (Exchange, Queue)):
+        return value
+    return as_queue(value) if hasattr(value, "routing_key") else as_exchange(value)

@@ -6,16 +6,56 @@ the connection's thread. When the broker refuses a step it closes the channel in
 the generator is then simply never resumed, and the channel's close callback has the reason.
 """
 
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import pika.amqp_object
+import pika.frame
+import pika.spec
 
 from threadko.amqp.connection import Channel
 from threadko.amqp.entities import Exchange, Queue
 
-__all__ = ["Step", "Steps", "declare_exchange", "declare_queue", "run_steps"]
+__all__ = [
+    "Step",
+    "Steps",
+    "declare",
+    "declare_exchange",
+    "declare_frames",
+    "declare_queue",
+    "run_steps",
+    "watch_declarations",
+]
 
 Step = Callable[[Callable[..., None]], Any]
 Steps = Generator[Step, Any, None]
+
+
+#: Is given whatever is declared, on the thread of the connection; must not block.
+Watcher = Callable[[Exchange | Queue], object]
+
+_watchers_lock = threading.Lock()  # guards changes of _watchers; readers take it as it is
+_watchers: tuple[Watcher, ...] = ()
+
+
+@contextmanager
+def watch_declarations(watcher: Watcher) -> Iterator[None]:
+    """Be told of every exchange and queue that this process declares meanwhile, on any broker."""
+    global _watchers
+    with _watchers_lock:
+        _watchers = (*_watchers, watcher)
+    try:
+        yield
+    finally:
+        with _watchers_lock:
+            _watchers = tuple(each for each in _watchers if each is not watcher)
+
+
+def _tell(entity: Exchange | Queue) -> None:
+    for watcher in _watchers:
+        watcher(entity)
 
 
 def run_steps(steps: Steps, channel: Channel | None = None) -> None:
@@ -33,10 +73,19 @@ def run_steps(steps: Steps, channel: Channel | None = None) -> None:
     resume()
 
 
+def declare(channel: Channel, entity: Exchange | Queue) -> Steps:
+    """Declare an exchange, or a queue with its exchange and binding."""
+    if isinstance(entity, Exchange):
+        yield from declare_exchange(channel, entity)
+    else:
+        yield from declare_queue(channel, entity)
+
+
 def declare_exchange(channel: Channel, exchange: Exchange) -> Steps:
     """Declare an exchange, unless it is one of the broker's own or not to be declared."""
     if not exchange.name or exchange.name.startswith("amq.") or exchange.no_declare:
         return
+    _tell(exchange)
     yield lambda done: channel.exchange_declare(
         exchange.name,
         exchange.type,
@@ -55,6 +104,7 @@ def declare_queue(channel: Channel, queue: Queue) -> Steps:
         yield from declare_exchange(channel, queue.exchange)
     if queue.no_declare:
         return
+    _tell(queue)
     yield lambda done: channel.queue_declare(
         queue.name,
         durable=queue.durable,
@@ -71,4 +121,52 @@ def declare_queue(channel: Channel, queue: Queue) -> Steps:
             routing_key=queue.routing_key,
             arguments=dict(queue.binding_arguments or {}),
             callback=done,
+        )
+
+
+def declare_frames(number: int, entities: Iterable[Exchange | Queue]) -> bytes:
+    """Return the frames that declare entities on channel ``number`` without asking for answers.
+
+    The broker works through a channel in order, so what is written behind them finds them there;
+    or it finds the channel closed.
+    """
+    methods = (method for entity in entities for method in _methods(entity))
+    return b"".join(pika.frame.Method(number, method).marshal() for method in methods)
+
+
+def _methods(entity: Exchange | Queue) -> Iterator[pika.amqp_object.Method]:
+    if isinstance(entity, Exchange):
+        if entity.name and not entity.name.startswith("amq.") and not entity.no_declare:
+            _tell(entity)
+            yield pika.spec.Exchange.Declare(
+                exchange=entity.name,
+                type=entity.type,
+                passive=entity.passive,
+                durable=entity.durable,
+                auto_delete=entity.auto_delete,
+                internal=entity.internal,
+                nowait=True,
+                arguments=dict(entity.arguments or {}),
+            )
+        return
+    if entity.exchange is not None:
+        yield from _methods(entity.exchange)
+    if entity.no_declare:
+        return
+    _tell(entity)
+    yield pika.spec.Queue.Declare(
+        queue=entity.name,
+        durable=entity.durable,
+        exclusive=entity.exclusive,
+        auto_delete=entity.auto_delete,
+        nowait=True,
+        arguments=dict(entity.declare_arguments),
+    )
+    if entity.exchange is not None and entity.exchange.name:
+        yield pika.spec.Queue.Bind(
+            queue=entity.name,
+            exchange=entity.exchange.name,
+            routing_key=entity.routing_key,
+            nowait=True,
+            arguments=dict(entity.binding_arguments or {}),
         )

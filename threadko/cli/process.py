@@ -12,18 +12,15 @@ threadko-kill      signal is heard while they work; report to the main thread
 
 import contextlib
 import logging
-import operator
 import os
-import queue
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Protocol
 
+from threadko.cli.inbox import DUMP, Inbox
 from threadko.cli.options import ExitCode, NoBrokerError, UserError
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import start_thread, thread_name
@@ -34,12 +31,9 @@ from threadko.exceptions import (
     ContainerStopped,
 )
 
-__all__ = ["Runner", "SIGNALS", "Shell", "handling_signals"]
+__all__ = ["Runner", "Shell"]
 
 _log = logging.getLogger(__name__)
-
-#: The signals that stop the services.
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 # Guessed: what has been stopped is gone in no time, and what has not been will not be soon.
 _GRACE_SECONDS = 1.0
@@ -81,65 +75,31 @@ class _Report:
     error: BaseException | None = None
 
 
-class _Inbox:
-    """Reports of our threads and numbers of signals, for the main thread to read.
-
-    Not a queue that handlers put into: a handler runs when the main thread comes back to Python
-    code, and a signal that comes between its last instruction and its waiting in `get()` does not
-    wake it. What the interpreter writes into a socket cannot be missed.
-    """
-
-    def __init__(self) -> None:
-        self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
-        self._reader, self._writer = socket.socketpair()
-        self._writer.setblocking(False)
-
-    def put(self, message: "_Report | int") -> None:
-        """Have a message read; for any thread."""
-        number = 0
-        if isinstance(message, int):
-            number = message
-        else:
-            self._reports.put(message)
-        # Full: there is enough to wake up for. Closed: nobody reads any more.
-        with contextlib.suppress(OSError):
-            self._writer.send(bytes([number]))
-
-    def get(self) -> "_Report | int":
-        """Wait for the next message; signals that are none of ours are passed over."""
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self._reports.get_nowait()
-            number = self._reader.recv(1)[0]
-            if number in SIGNALS:
-                return number
-
-    @contextlib.contextmanager
-    def hearing_signals(self) -> Iterator[None]:
-        """Have the interpreter put signals here, for the main thread."""
-        former = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        try:
-            with handling_signals(_ignore):
-                yield
-        finally:
-            signal.set_wakeup_fd(former)
-
-    def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
-
-
 class Shell:
     """Runs a runner until it ends or a signal asks for that.
 
-    The first signal stops it, the second kills it, the third leaves the process. `leave` is called
-    to leave the process at once; it does not return.
+    The first signal stops it, the second kills it, the third leaves the process.
+
+    Args:
+        runner: what is run.
+        leave: called to leave the process at once; it does not return.
+        on_ready: called in the main thread when the runner has started.
+        dump: called in the main thread for SIGUSR1.
     """
 
-    def __init__(self, runner: Runner, leave: Callable[[int], Any] = os._exit) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        leave: Callable[[int], Any] = os._exit,
+        *,
+        on_ready: Callable[[], object] = lambda: None,
+        dump: Callable[[], object] = lambda: None,
+    ) -> None:
         self._runner = runner
         self._leave = leave
-        self._inbox = _Inbox()
+        self._on_ready = on_ready
+        self._dump = dump
+        self._inbox = Inbox()
         self._signals = 0
         self._is_started = False
         self._errors: list[BaseException] = []
@@ -177,11 +137,14 @@ class Shell:
         pending = {"run"}
         while pending:
             message = self._inbox.get()
-            if isinstance(message, int):
+            if message == DUMP:
+                self._dump()
+            elif isinstance(message, int):
                 pending |= self._hear(message)
             elif message.step == "start":
                 self._is_started = True
                 _log.info("services ready")
+                self._on_ready()
             elif message.step == "kill":
                 if message.error is not None:
                     _log.error("killing failed", exc_info=message.error)
@@ -285,19 +248,3 @@ def _flush() -> None:
         # A closed pipe or no stream at all: there is nobody left to tell.
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-@contextlib.contextmanager
-def handling_signals(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Have both signals handled in the main thread, by `handler`."""
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, former in previous.items():
-            signal.signal(number, former)
-
-
-# The handler of a signal that has been written to the inbox already. It does nothing, without a
-# line of Python: the main thread would run nothing else while signals come faster than it ends.
-_ignore: Callable[[int, FrameType | None], Any] = operator.is_

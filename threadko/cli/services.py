@@ -1,5 +1,6 @@
 """The service classes that `module[:Class]` names, and what is wrong if there are none."""
 
+import ast
 import importlib
 import inspect
 import os
@@ -11,10 +12,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
+from click.shell_completion import CompletionItem
+
 from threadko.cli.options import UserError
 from threadko.extensions import ENTRYPOINT_EXTENSIONS_ATTR
 
-__all__ = ["import_services", "put_first_on_path"]
+__all__ = [
+    "complete_services",
+    "find_source_folders",
+    "import_services",
+    "put_first_on_path",
+]
 
 
 def put_first_on_path(folder: str) -> None:
@@ -143,3 +152,46 @@ def _iter_static(cls: type) -> Iterable[Any]:
 
 def _is_entrypoint_method(value: Any) -> bool:
     return inspect.isfunction(value) and bool(getattr(value, ENTRYPOINT_EXTENSIONS_ATTR, None))
+
+
+def find_source_folders(error: BaseException | None = None) -> list[str]:
+    """Return the folders of all modules that are the user's own, for watching them.
+
+    `error` is what an import has failed with: the file that it is about has become no module.
+    """
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    while error is not None:
+        if isinstance(error, SyntaxError):
+            files.append(error.filename)
+        files.extend(frame.filename for frame in traceback.extract_tb(error.__traceback__))
+        error = error.__cause__
+    own = {str(Path(file).parent) for file in files if file and not _is_foreign(file)}
+    return sorted({*own, str(Path.cwd())})
+
+
+def complete_services(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return modules in the folder, or behind a colon the classes of one; nothing is imported."""
+    module, colon, begun = incomplete.rpartition(":")
+    if colon:
+        return [CompletionItem(f"{module}:{name}") for name in _iter_classes(module, begun)]
+    package, _, begun = incomplete.rpartition(".")
+    folder = Path(*package.split(".")) if package else Path()
+    prefix = f"{package}." if package else ""
+    names = [path.stem for path in folder.glob("*.py")]
+    names += [path.parent.name for path in folder.glob("*/__init__.py")]
+    found = sorted(name for name in names if name.isidentifier() and name.startswith(begun))
+    return [CompletionItem(f"{prefix}{name}") for name in found if name != "__init__"]
+
+
+def _iter_classes(module: str, begun: str) -> Iterable[str]:
+    path = Path(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.name.startswith(begun):
+                yield node.name

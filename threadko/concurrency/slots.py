@@ -7,6 +7,7 @@ Threads that meet here::
     dismiss, kill                        the container, from any thread
     Slots.open_line                      any thread, while extensions are set up
     Line.put, withdraw, close            any thread, never blocking; connection threads among them
+    Line.enter, leave                    a thread of somebody else's, which works in a slot itself
     jobs                                 run on the threads that serve, one at a time on each
 
 A job is taken out of its line and given to a thread under one lock, so it is either begun or
@@ -14,6 +15,9 @@ handed back by ``withdraw`` or ``close``: never both, never neither. A thread th
 job runs the next one itself, taking the lines in turn, so a busy pool costs no wake-up per job and
 no source starves another. Of the idle threads the one that worked last is woken, by a lock of its
 own: its memory is the warmest, and no other thread stirs.
+
+A thread that is none of the pool's may work in a slot too: it calls ``enter`` and takes the seat of
+one of them, which sleeps on meanwhile, so that no more jobs run than there are threads.
 
 Idle threads are woken one after the other: each, when it runs, wakes the next if jobs still wait.
 Of many jobs that come at once the short ones are done by a thread or two; ten threads woken
@@ -129,7 +133,9 @@ class Slots:
     def _sit(self, seat: "_Seat") -> None:
         """Give the thread of ``seat`` its next job, or let it wait for one. The lock is held."""
         job = self._take()
-        if job is not None or self._dismissed:
+        if isinstance(job, _Ticket):
+            job.grant(seat)
+        elif job is not None or self._dismissed:
             seat.give(job)
         else:
             self._seats.append(seat)
@@ -137,6 +143,10 @@ class Slots:
     def _wake_next(self) -> None:
         """Wake an idle thread if jobs wait. The lock is held."""
         job = self._take() if self._seats else None
+        while isinstance(job, _Ticket):
+            # Of those who sleep, the one that will be missed last.
+            job.grant(self._seats.pop(0))
+            job = self._take() if self._seats else None
         if job is not None:
             self._wake(job)
 
@@ -181,6 +191,31 @@ class _Seat:
         return job
 
 
+class _Ticket:
+    """A job in a line that its owner does in a thread of its own, when a seat is granted."""
+
+    __slots__ = ("_decided", "refused", "seat")
+
+    def __init__(self) -> None:
+        self.seat: _Seat | None = None
+        self.refused = False
+        self._decided = threading.Event()
+
+    def __call__(self) -> None:
+        raise AssertionError("a ticket is granted, not run")
+
+    def grant(self, seat: _Seat) -> None:
+        self.seat = seat
+        self._decided.set()
+
+    def refuse(self) -> None:
+        self.refused = True
+        self._decided.set()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._decided.wait(timeout)
+
+
 class Line:
     """The jobs of one source that wait for a slot, first in, first begun."""
 
@@ -189,6 +224,7 @@ class Line:
         self._slots = slots
         self._jobs: deque[Job] = deque()
         self._closed = False
+        self._entered = threading.local()  # the seat that the calling thread has
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -215,6 +251,45 @@ class Line:
                 if len(self._jobs) == 1:
                     slots._waiting.append(self)
 
+    def enter(self, deadline: Deadline) -> bool:
+        """Take a slot for the calling thread; False if none was free by the deadline.
+
+        Whoever was let in calls ``leave`` in the same thread.
+
+        Raises:
+            ContainerStopped: the line is closed, or was while it waited.
+        """
+        slots = self._slots
+        with slots._lock:
+            if self._closed:
+                raise ContainerStopped(f"{self.name} takes no more work")
+            if slots._granting and slots._seats and not self._jobs:
+                slots._busy += 1
+                self._entered.seat = slots._seats.pop(0)
+                return True
+            ticket = _Ticket()
+            self._jobs.append(ticket)
+            if len(self._jobs) == 1:
+                slots._waiting.append(self)
+        if not ticket.wait(deadline.remaining()) and self.withdraw(ticket):
+            return False
+        # Withdrawn too late means that it is decided: the seat is ours, or we are refused.
+        ticket.wait(None)
+        if ticket.refused:
+            raise ContainerStopped(f"{self.name} takes no more work")
+        self._entered.seat = ticket.seat
+        return True
+
+    def leave(self) -> None:
+        """Give back the slot that ``enter`` took."""
+        slots = self._slots
+        seat, self._entered.seat = self._entered.seat, None
+        with slots._lock:
+            slots._busy -= 1
+            slots._sit(seat)
+            if not slots._busy:
+                slots._idle.notify_all()
+
     def withdraw(self, job: Job) -> bool:
         """Take ``job`` out of the line; True means that it never begins."""
         with self._slots._lock:
@@ -227,11 +302,17 @@ class Line:
             return True
 
     def close(self) -> list[Job]:
-        """Refuse further jobs and return those that had not begun, in their order."""
+        """Refuse further jobs and return those that had not begun, in their order.
+
+        Whoever waits in ``enter`` is refused.
+        """
         with self._slots._lock:
             self._closed = True
             left = list(self._jobs)
             self._jobs.clear()
             if left:
                 self._slots._waiting.remove(self)
-            return left
+        for job in left:
+            if isinstance(job, _Ticket):
+                job.refuse()
+        return [job for job in left if not isinstance(job, _Ticket)]

@@ -10,22 +10,31 @@ All are daemons: code of the user that never returns must not hold the process a
 ==========================  ==================================================================
 """
 
+import gc
 import itertools
 import logging
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import WorkerKilled
 
-__all__ = ["ManagedThread", "format_stack", "run_in_thread", "start_thread", "thread_name"]
+__all__ = [
+    "ManagedThread",
+    "current_frames",
+    "format_stack",
+    "run_in_thread",
+    "start_thread",
+    "thread_name",
+]
 
 _log = logging.getLogger(__name__)
 
 _numbers = itertools.count(1)
+_frames_lock = threading.Lock()  # guards the garbage collector's being off
 
 
 def thread_name(service: str, role: str) -> str:
@@ -40,9 +49,25 @@ def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     return thread
 
 
+def current_frames() -> dict[int, FrameType]:
+    """Return the frame in which each thread is, by the thread's id.
+
+    Python 3.11 holds a lock meanwhile that some destructors take: where the garbage collector
+    runs just then, the whole process stands still for ever.
+    """
+    with _frames_lock:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames()
+        finally:
+            if was_enabled:
+                gc.enable()
+
+
 def format_stack(thread_id: int | None) -> str:
     """Return the lines of code at which a thread is, without values; "" if it does not run."""
-    frame = None if thread_id is None else sys._current_frames().get(thread_id)
+    frame = None if thread_id is None else current_frames().get(thread_id)
     return "" if frame is None else "".join(traceback.format_stack(frame))
 
 

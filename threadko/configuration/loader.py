@@ -16,7 +16,7 @@ import yaml
 from threadko.configuration.substitution import OPENING, substitute
 from threadko.exceptions import ConfigurationError
 
-__all__ = ["load_file", "parse_define", "parse_value"]
+__all__ = ["dump", "load_file", "parse_define", "parse_value"]
 
 #: What PyYAML's constructors raise about a value that its tag does not allow, such as 2026-02-30.
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -83,6 +83,24 @@ def parse_value(text: str, source: str) -> Any:
     """
     with _errors_in_one_line(source):
         return _parse_value(text)
+
+
+def dump(entries: Mapping[str, Any]) -> str:
+    """Return YAML that means these entries, in their order."""
+    shown: str = yaml.dump(
+        dict(entries), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False
+    )
+    return shown
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what the checks of `settings` return too, and nothing in two places by reference."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
 
 
 def _parse_value(text: str) -> Any:

@@ -6,6 +6,7 @@ are matched without regard to case, and the spelling of the table wins where bot
 
 import difflib
 import logging
+import re
 import reprlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,8 @@ __all__ = [
     "BrokerSettings",
     "CodecSettings",
     "ContainerSettings",
+    "EventSettings",
+    "HealthSettings",
     "KEYS",
     "Key",
     "OTHER_KEYS",
@@ -26,6 +29,8 @@ __all__ = [
     "RpcSettings",
     "RunnerSettings",
     "SerializationSettings",
+    "WebSettings",
+    "WebSocketSettings",
     "find_key",
     "warn_near_misses",
 ]
@@ -156,6 +161,72 @@ def _check_names(name: str, value: Any) -> tuple[str, ...]:
     if not is_list or not all(isinstance(item, str) and item for item in value):
         raise _refuse(name, "a list of serializer names, such as [json]", value)
     return tuple(value)
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _refuse(name, "true or false", value)
+    return value
+
+
+def _check_address(name: str, value: Any) -> str | int:
+    is_port = isinstance(value, int) and not isinstance(value, bool)
+    if not is_port and (not isinstance(value, str) or not value):
+        raise _refuse(name, "[host:]port, [IPv6 address]:port or unix:/path", value)
+    return value  # type: ignore[no-any-return]
+
+
+def _check_log_format(name: str, value: Any) -> str:
+    if value not in ("text", "json"):
+        raise _refuse(name, "text or json", value)
+    return str(value)
+
+
+def _check_url_path(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise _refuse(name, "a path that begins with /", value)
+    return value
+
+
+def _check_mode(name: str, value: Any) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not re.fullmatch("0?[0-7]{3}", text):
+        raise _refuse(name, "three octal digits such as '660', in quotes", value)
+    return int(text, 8)
+
+
+def _check_http_tls(name: str, value: Any) -> dict[str, str]:
+    entries = _check_mapping(name, value)
+    known = ("certfile", "keyfile", "password")
+    for key, each in entries.items():
+        if key not in known or not isinstance(each, str):
+            raise ConfigurationError(f"{name} takes text for {', '.join(known)}, not {key!r}")
+    if "certfile" not in entries:
+        raise ConfigurationError(f"{name} needs the certfile")
+    return entries
+
+
+def _check_cors(name: str, value: Any) -> dict[str, Any]:
+    entries = _check_mapping(name, value)
+    known: dict[str, Check] = {
+        "origins": _check_texts,
+        "headers": _check_texts,
+        "exposed": _check_texts,
+    }
+    known |= {"credentials": _check_flag, "max_age": _whole_number(0)}
+    for key in entries:
+        if key not in known:
+            raise ConfigurationError(f"{name} has no {key}, only {', '.join(known)}")
+    if "origins" not in entries:
+        raise ConfigurationError(f"{name} needs the origins that may ask")
+    return {key: known[key](f"{name}: {key}", each) for key, each in entries.items()}
+
+
+def _check_texts(name: str, value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(item, str) for item in texts):
+        raise _refuse(name, "a text or a list of texts", value)
+    return tuple(texts)
 
 
 def _check_mapping(name: str, value: Any) -> dict[str, Any]:
@@ -331,8 +402,75 @@ KEYS: dict[str, Key] = {
             refuses_none=True,
         ),
         Key("RPC_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of requests"),
+        Key("EVENT_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of events"),
+        Key(
+            "AUTO_DELETE_EVENT_EXCHANGES",
+            False,
+            _check_flag,
+            "whether the broker removes an exchange of events with its last queue",
+        ),
+        Key(
+            "DECLARE_EVENT_EXCHANGES",
+            True,
+            _check_flag,
+            "whether exchanges of events are declared, or left to others",
+        ),
         Key("SWITCH_INTERVAL", 0.0005, _seconds(), "seconds between switches of Python threads"),
         Key("LOGGING", None, _check_mapping, "a dictConfig for `threadko run`"),
+        Key("LOG_FORMAT", "text", _check_log_format, "text or json; of no effect with LOGGING"),
+        Key(
+            "HEALTH_ADDRESS",
+            None,
+            _check_address,
+            "where /live and /ready are: [host:]port, [IPv6 address]:port or unix:/path",
+        ),
+        Key(
+            "HEALTH_HUNG_TIMEOUT",
+            1800.0,
+            _seconds(),
+            "seconds without a free worker, and without one ending, after which a service hangs",
+        ),
+        Key(
+            constants.WEB_SERVER_CONFIG_KEY,
+            "0.0.0.0:8000",
+            _check_address,
+            "where to serve HTTP: [host:]port, [IPv6 address]:port or unix:/path",
+        ),
+        Key("HTTP_SOCKET_MODE", "660", _check_mode, "permissions of a unix socket, in octal"),
+        Key(
+            "HTTP_MAX_HEADER_SIZE",
+            32 * 1024,
+            _whole_number(256),
+            "bytes of a request's line and headers",
+        ),
+        Key("HTTP_MAX_BODY_SIZE", 16 * 1024 * 1024, _whole_number(0), "bytes of a request's body"),
+        Key("HTTP_REQUEST_TIMEOUT", 30.0, _seconds(), "seconds to send a request in all"),
+        Key("HTTP_IDLE_TIMEOUT", 60.0, _seconds(), "seconds that a connection may be silent"),
+        Key(
+            "HTTP_QUEUE_TIMEOUT",
+            10.0,
+            _seconds(zero=True),
+            "seconds that a request waits for a worker; then it gets 503",
+        ),
+        Key("HTTP_MAX_CONNECTIONS", 1024, _whole_number(1), "connections at once"),
+        Key("HTTP_WAITERS", 16, _whole_number(1, _MAX_WORKERS), "requests that wait for a worker"),
+        Key("HTTP_TLS", None, _check_http_tls, "a mapping of certfile, keyfile, password"),
+        Key(
+            "HTTP_CORS",
+            None,
+            _check_cors,
+            "a mapping of origins, headers, exposed, credentials, max_age; none by default",
+        ),
+        Key("WEBSOCKET_PATH", "/ws", _check_url_path, "where websockets are opened"),
+        Key(
+            "WEBSOCKET_ORIGINS",
+            None,
+            _check_texts,
+            "origins of pages that may open websockets, * for all; the same host by default",
+        ),
+        Key("WEBSOCKET_MAX_SIZE", 1024 * 1024, _whole_number(1), "bytes of a message"),
+        Key("WEBSOCKET_QUEUE", 64, _whole_number(1), "messages that wait for one slow reader"),
+        Key("WEBSOCKET_PING", 20.0, _seconds(), "seconds of silence before a ping"),
         Key(
             "SERVICE_CONTAINER_CLS",
             None,
@@ -342,29 +480,9 @@ KEYS: dict[str, Key] = {
     )
 }
 
-#: Known to nameko or planned, but not read yet; here so that they are not taken for misspellings,
-#: and so that the environment can give them.
-OTHER_KEYS = (
-    constants.TRANSPORT_OPTIONS_CONFIG_KEY,
-    constants.WEB_SERVER_CONFIG_KEY,
-    "AUTO_DELETE_EVENT_EXCHANGES",
-    "DECLARE_EVENT_EXCHANGES",
-    "EVENT_QUEUE_ARGUMENTS",
-    "HEALTH_ADDRESS",
-    "HTTP_IDLE_TIMEOUT",
-    "HTTP_MAX_BODY_SIZE",
-    "HTTP_MAX_CONNECTIONS",
-    "HTTP_MAX_HEADER_SIZE",
-    "HTTP_QUEUE_TIMEOUT",
-    "HTTP_REQUEST_TIMEOUT",
-    "HTTP_TLS",
-    "HTTP_WAITERS",
-    "LOG_FORMAT",
-    "WEBSOCKET_MAX_SIZE",
-    "WEBSOCKET_ORIGINS",
-    "WEBSOCKET_PATH",
-    "WEBSOCKET_QUEUE",
-)
+#: Known to nameko, and not read; here so that they are not taken for misspellings, and so that the
+#: environment can give them.
+OTHER_KEYS = (constants.TRANSPORT_OPTIONS_CONFIG_KEY,)
 
 
 class _Reader:
@@ -411,6 +529,25 @@ class BrokerSettings:
     def __repr__(self) -> str:
         # Without the URI, which may hold a password.
         return f"<BrokerSettings heartbeat={self.heartbeat}>"
+
+
+@dataclass(frozen=True)
+class EventSettings:
+    """How the exchanges and queues of events are made."""
+
+    auto_delete_exchanges: bool
+    declare_exchanges: bool
+    queue_arguments: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "EventSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(
+            auto_delete_exchanges=values["AUTO_DELETE_EVENT_EXCHANGES"],
+            declare_exchanges=values["DECLARE_EVENT_EXCHANGES"],
+            queue_arguments=values["EVENT_QUEUE_ARGUMENTS"],
+        )
 
 
 @dataclass(frozen=True)
@@ -479,17 +616,102 @@ class RpcSettings:
 
 
 @dataclass(frozen=True)
+class WebSettings:
+    """Where HTTP is served, and what a client may ask for."""
+
+    address: str | int
+    socket_mode: int
+    max_header_size: int
+    max_body_size: int
+    request_timeout: float
+    idle_timeout: float
+    queue_timeout: float
+    max_connections: int
+    waiters: int
+    tls: Mapping[str, str] | None
+    cors: Mapping[str, Any] | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "WebSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(
+            address=values["WEB_SERVER_ADDRESS"],
+            socket_mode=values["HTTP_SOCKET_MODE"],
+            max_header_size=values["HTTP_MAX_HEADER_SIZE"],
+            max_body_size=values["HTTP_MAX_BODY_SIZE"],
+            request_timeout=values["HTTP_REQUEST_TIMEOUT"],
+            idle_timeout=values["HTTP_IDLE_TIMEOUT"],
+            queue_timeout=values["HTTP_QUEUE_TIMEOUT"],
+            max_connections=values["HTTP_MAX_CONNECTIONS"],
+            waiters=values["HTTP_WAITERS"],
+            tls=values["HTTP_TLS"],
+            cors=values["HTTP_CORS"],
+        )
+
+    def __repr__(self) -> str:
+        # Without TLS, which may hold a password.
+        return f"<WebSettings {self.address}>"
+
+
+@dataclass(frozen=True)
+class WebSocketSettings:
+    """Where websockets are opened, and what they may do."""
+
+    path: str
+    origins: tuple[str, ...] | None
+    max_size: int
+    queue: int
+    ping: float
+    max_connections: int
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "WebSocketSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(
+            path=values["WEBSOCKET_PATH"],
+            origins=values["WEBSOCKET_ORIGINS"],
+            max_size=values["WEBSOCKET_MAX_SIZE"],
+            queue=values["WEBSOCKET_QUEUE"],
+            ping=values["WEBSOCKET_PING"],
+            max_connections=values["HTTP_MAX_CONNECTIONS"],
+        )
+
+
+@dataclass(frozen=True)
 class ProcessSettings:
     """What `threadko run` sets for the whole process."""
 
     switch_interval: float
     logging: Mapping[str, Any] | None
+    log_format: str
+    shutdown_timeout: float
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ProcessSettings":
         """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
         values = _Reader(config)
-        return cls(switch_interval=values["SWITCH_INTERVAL"], logging=values["LOGGING"])
+        return cls(
+            switch_interval=values["SWITCH_INTERVAL"],
+            logging=values["LOGGING"],
+            log_format=values["LOG_FORMAT"],
+            shutdown_timeout=values["SHUTDOWN_TIMEOUT"],
+        )
+
+
+@dataclass(frozen=True)
+class HealthSettings:
+    """Where it is told whether services are well, and when they are not."""
+
+    address: str | int | None
+    hung_timeout: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "HealthSettings":
+        """Return the settings in a configuration; `ConfigurationError` if a value is wrong."""
+        values = _Reader(config)
+        return cls(address=values["HEALTH_ADDRESS"], hung_timeout=values["HEALTH_HUNG_TIMEOUT"])
 
 
 @dataclass(frozen=True)

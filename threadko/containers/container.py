@@ -44,10 +44,10 @@ from threadko.containers.inspection import (
 from threadko.containers.lifecycle import Lifecycle, State, Step
 from threadko.containers.managed import ManagedThreads
 from threadko.containers.observers import Observers
-from threadko.containers.worker import WorkerLife
+from threadko.containers.worker import WorkerLife, WorkerSteps
 from threadko.containers.workforce import Workforce
-from threadko.context import current_worker, new_id
-from threadko.exceptions import ConfigurationError
+from threadko.context import current_worker, new_call_id
+from threadko.exceptions import ConfigurationError, ContainerBeingKilled, ExtensionNotFound
 from threadko.extensions import (
     DependencyProvider,
     Entrypoint,
@@ -95,12 +95,8 @@ class ServiceContainer:
         self.entrypoints: tuple[Entrypoint, ...] = tuple(
             declared.bind(self, name) for name, declared in iter_entrypoints(service_cls)
         )
-        # Entrypoints last: what they fire finds everything else standing.
-        self._ordered = in_start_order((*self.dependencies, *self.entrypoints))
-        declared_ids = {id(extension) for extension in (*self.dependencies, *self.entrypoints)}
-        self.subextensions: tuple[Extension, ...] = tuple(
-            extension for extension in self._ordered if id(extension) not in declared_ids
-        )
+        self._replacing = threading.Lock()  # guards the change of these, before the start
+        self._ordered, self.subextensions = self._find_extensions()
 
         self.observers = Observers()
         self._life = Lifecycle(self.service_name)
@@ -111,10 +107,11 @@ class ServiceContainer:
         self._traceback: TracebackType | None = None
         self._hooks = Hooks(self.service_name)
         self._managed = ManagedThreads(self.service_name, self._on_thread_error)
+        self._worker_life = WorkerLife(service_cls, self.dependencies, self.observers)
         self._workers = Workforce(
             self.service_name,
             self.max_workers,
-            WorkerLife(service_cls, self.dependencies, self.observers),
+            self._worker_life,
             self._life.refusal,
             stuck_warning=settings.stuck_warning,
             find_own_calls=self._find_own_calls,
@@ -145,6 +142,67 @@ class ServiceContainer:
     def being_killed(self) -> bool:
         """Whether the container was killed, or is just being."""
         return self._life.state is State.KILLED
+
+    @property
+    def is_running(self) -> bool:
+        """Whether work is let in: `start()` has returned, and nothing ends it."""
+        return self._life.state is State.RUNNING
+
+    @property
+    def state_name(self) -> str:
+        """The name of its state: new, starting, prepared, opening, running, stopping, ..."""
+        return self._life.state.name.lower()
+
+    def running_workers(self) -> Mapping[WorkerContext, tuple[int, float]]:
+        """Return the workers that run now, with their threads' ids and when they began.
+
+        That is in monotonic seconds.
+        """
+        return self._workers.running()
+
+    def _find_extensions(self) -> tuple[tuple[Extension, ...], tuple[Extension, ...]]:
+        """Return all extensions in the order in which they start, and those owned by others."""
+        # Entrypoints last: what they fire finds everything else standing.
+        declared = (*self.dependencies, *self.entrypoints)
+        ordered = in_start_order(declared)
+        ids = {id(extension) for extension in declared}
+        return ordered, tuple(extension for extension in ordered if id(extension) not in ids)
+
+    def replace_extensions(self, replacements: Iterable[tuple[Any, Any]]) -> None:
+        """Have other dependencies or entrypoints than the class declares, before `start()`.
+
+        What only those that go were using, shared extensions among it, goes with them.
+
+        Args:
+            replacements: pairs of a bound dependency or entrypoint, and the one that takes its
+                place, None if it goes without.
+
+        Raises:
+            RuntimeError: the container was started, stopped or killed already.
+            ExtensionNotFound: one of those to be replaced is not in the container.
+        """
+        with self._replacing:
+            if self._life.state is not State.NEW:
+                raise RuntimeError(
+                    f"the container of {self.service_name!r} was started already; its extensions"
+                    " can be replaced before that only"
+                )
+            # By identity, for an extension of the user's may compare as it likes.
+            present = {id(each) for each in (*self.dependencies, *self.entrypoints)}
+            by_id = {}
+            for old, new in replacements:
+                if id(old) not in present:
+                    raise ExtensionNotFound(f"{old!r} is not in {self!r}")
+                by_id[id(old)] = new
+            before = self._ordered
+            self.dependencies = _replaced(self.dependencies, by_id)
+            self.entrypoints = _replaced(self.entrypoints, by_id)
+            self._ordered, self.subextensions = self._find_extensions()
+            self._worker_life.dependencies = self.dependencies
+            gone = {id(each) for each in before} - {id(each) for each in self._ordered}
+            for key, shared in list(self.shared_extensions.items()):
+                if id(shared) in gone:
+                    del self.shared_extensions[key]
 
     # Starting
 
@@ -416,6 +474,19 @@ class ServiceContainer:
         self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
         return worker_ctx
 
+    def begin_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerSteps:
+        """Return a worker that this thread, which holds a slot, runs step by step to its end."""
+        worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
+        return self._workers.begin(worker_ctx, handle_result)
+
     def open_line(self, name: str) -> Line:
         """Return a new waiting line for one source of work; its owner closes it in `cancel()`."""
         return self._workers.open_line(name)
@@ -431,7 +502,16 @@ class ServiceContainer:
             LifecycleError: it was made in the process of which this one is a fork.
         """
         self._process.check()
-        handle = self._managed.spawn(fn, identifier)
+
+        def run() -> None:
+            try:
+                fn()
+            except ContainerBeingKilled:
+                # Its `spawn_worker` was refused: the usual end of a loop that looks for nothing.
+                if not self.stopping.is_set():
+                    raise
+
+        handle = self._managed.spawn(run, identifier or getattr(fn, "__name__", None))
         if handle is None:
             raise self._life.refusal()
         return handle
@@ -470,6 +550,11 @@ class ServiceContainer:
         return f"<{type(self).__name__} {self.service_name} {state} at {id(self):#x}>"
 
 
+def _replaced(extensions: tuple[Any, ...], replacements: Mapping[int, Any]) -> tuple[Any, ...]:
+    taken = (replacements.get(id(extension), extension) for extension in extensions)
+    return tuple(extension for extension in taken if extension is not None)
+
+
 def get_container_cls(config: Mapping[str, Any] | None = None) -> type[ServiceContainer]:
     """Return the class that SERVICE_CONTAINER_CLS names, `ServiceContainer` if it names none."""
     path = RunnerSettings.from_config(global_config if config is None else config).container_cls
@@ -482,8 +567,3 @@ def get_container_cls(config: Mapping[str, Any] | None = None) -> type[ServiceCo
     if not (isinstance(found, type) and issubclass(found, ServiceContainer)):
         raise ConfigurationError(f"SERVICE_CONTAINER_CLS {path!r} is no kind of ServiceContainer")
     return found
-
-
-def new_call_id() -> str:
-    """Return a new unique id."""
-    return new_id()

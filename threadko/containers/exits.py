@@ -14,7 +14,7 @@ from typing import Protocol
 
 from threadko.exceptions import LifecycleError
 
-__all__ = ["ProcessBound", "kill_at_exit", "kill_running", "spare_at_exit"]
+__all__ = ["ProcessBound", "kill_at_exit", "kill_running", "list_running", "spare_at_exit"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,11 +41,15 @@ def spare_at_exit(container: _Killable) -> None:
         _running.pop(id(container), None)
 
 
+def list_running() -> list[_Killable]:
+    """Return every container of this process that was started and has not ended."""
+    with _lock:
+        return list(_running.values())
+
+
 def kill_running() -> None:
     """Kill every container that runs; raises nothing."""
-    with _lock:
-        containers = list(_running.values())
-    for container in containers:
+    for container in list_running():
         try:
             container.kill()
         except BaseException:  # a subclass's own kill() must not save the others

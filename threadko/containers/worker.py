@@ -14,6 +14,7 @@ Dependencies come in the order of their declaration, at teardown in reverse.
 
 import contextvars
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from threadko.containers.observers import Observers
@@ -28,7 +29,7 @@ from threadko.extensions import (
 )
 from threadko.utils.safelog import describe_error, log_safely
 
-__all__ = ["WorkerLife"]
+__all__ = ["WorkerLife", "WorkerSteps"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,62 @@ class WorkerLife:
         # A context of its own: what a worker sets must not be seen by the next in this thread.
         contextvars.Context().run(_Worker(self, worker_ctx, handle_result).live, settle)
 
+    def begin(
+        self,
+        worker_ctx: WorkerContext,
+        handle_result: HandleResult | None,
+        on_end: Callable[[], object],
+    ) -> "WorkerSteps":
+        """Return a worker that is run step by step; `on_end` is called when it has ended."""
+        return WorkerSteps(_Worker(self, worker_ctx, handle_result), on_end)
+
+
+class WorkerSteps:
+    """A worker whose outcome takes its time to leave: a response that is streamed.
+
+    `call`, `report` and `end` once each, in this order; `run`, `fail` and `replace` in between. One
+    thread at a time. None of them raises, but `run` what its function raises.
+    """
+
+    def __init__(self, worker: "_Worker", on_end: Callable[[], object]) -> None:
+        self._worker = worker
+        self._on_end = on_end
+        self._context = contextvars.Context()
+        self._context.run(current_worker.set, worker.ctx)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nothing that this worker does may be seen any more."""
+        return self._worker.ctx.abandoned
+
+    def call(self) -> None:
+        """Set the dependencies up, run the method and make its outcome."""
+        if not self.abandoned:
+            self._context.run(self._worker.call)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a part of the worker: whatever makes its outcome piece by piece."""
+        return self._context.run(function, *args)
+
+    def fail(self, error: BaseException) -> None:
+        """Make `error` the outcome, though a part of another may have left."""
+        self._context.run(self._worker.fail, error)
+
+    def replace(self, error: BaseException) -> None:
+        """Make `error` the outcome, of which nothing has left."""
+        self._context.run(self._worker.replace, error)
+
+    def report(self, settle: Settle) -> None:
+        """Tell the dependencies of the outcome, then let it leave."""
+        self._context.run(self._worker.report, settle)
+
+    def end(self) -> None:
+        """Tear the dependencies down."""
+        try:
+            self._context.run(self._worker.end)
+        finally:
+            self._on_end()
+
 
 class _Worker:
     """One worker: its outcome so far, and the dependencies that are set up."""
@@ -70,20 +127,35 @@ class _Worker:
         self.exc_info: ExcInfo | None = None
 
     def live(self, settle: Settle) -> None:
-        ctx = self.ctx
-        current_worker.set(ctx)
-        observers = self.life.observers
+        current_worker.set(self.ctx)
         try:
-            self._call()
-            self._make_outcome()
-            self._tell_result()
-            if observers.on_worker_result and not ctx.abandoned:
-                observers.tell(observers.on_worker_result, ctx, self.result, self.exc_info)
-            if not ctx.abandoned:
-                try:
-                    settle(ctx, self.result, self.exc_info)
-                except BaseException as error:
-                    self._log_failure("settling", error)
+            self.call()
+            self.report(settle)
+        finally:
+            self.end()
+
+    def call(self) -> None:
+        self._call()
+        self._make_outcome()
+
+    def replace(self, error: BaseException) -> None:
+        self.fail(error)
+        self._make_error_outcome()
+
+    def report(self, settle: Settle) -> None:
+        ctx, observers = self.ctx, self.life.observers
+        self._tell_result()
+        if observers.on_worker_result and not ctx.abandoned:
+            observers.tell(observers.on_worker_result, ctx, self.result, self.exc_info)
+        if not ctx.abandoned:
+            try:
+                settle(ctx, self.result, self.exc_info)
+            except BaseException as error:
+                self._log_failure("settling", error)
+
+    def end(self) -> None:
+        ctx, observers = self.ctx, self.life.observers
+        try:
             self._tear_down()
             if observers.on_worker_teardown and not ctx.abandoned:
                 observers.tell(observers.on_worker_teardown, ctx, self.result, self.exc_info)
@@ -109,7 +181,7 @@ class _Worker:
                 method = getattr(service, ctx.entrypoint.method_name)
                 self.result = method(*ctx.args, **ctx.kwargs)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
 
     def _make_outcome(self) -> None:
         if self.handle_result is None or self.ctx.abandoned:
@@ -117,7 +189,7 @@ class _Worker:
         try:
             self.result, self.exc_info = self.handle_result(self.ctx, self.result, self.exc_info)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             self._make_error_outcome()
 
     def _make_error_outcome(self) -> None:
@@ -143,7 +215,7 @@ class _Worker:
             except BaseException as error:
                 if self.exc_info is None:
                     turned = True
-                    self._fail(error)
+                    self.fail(error)
                 else:
                     self._log_failure(f"worker_result of {_name(dependency)}", error)
         if turned:
@@ -158,7 +230,7 @@ class _Worker:
             except BaseException as error:
                 self._log_failure(f"worker_teardown of {_name(dependency)}", error)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Make `error` the outcome."""
         ctx = self.ctx
         if self._ends_abandoned(error):

@@ -1,8 +1,9 @@
 """The workers of a container: the pool that they run in, the slots, and those that run now.
 
 ==================================  ===========================================================
-`spawn`, `open_line`, `owns_current`  any thread
-`run`                               a thread of the pool, which holds a slot
+`spawn`, `open_line`, `running`     any thread
+`owns_current`                      any thread
+`run`, `begin`                      a thread that holds a slot
 `start`, `open`                     the thread that starts the container
 `close`, `wait_idle`, `shut_down`   the thread that stops it
 `kill`                              any thread, at any time; never waits
@@ -19,8 +20,8 @@ from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.pool import WorkerPool
 from threadko.concurrency.slots import Line, Slots
 from threadko.concurrency.threads import thread_name
-from threadko.containers.watch import StuckWatch, describe_workers
-from threadko.containers.worker import WorkerLife
+from threadko.containers.watch import Running, StuckWatch, describe_workers
+from threadko.containers.worker import WorkerLife, WorkerSteps
 from threadko.context import current_worker
 from threadko.exceptions import ContainerStopped, LifecycleError, WorkerPoolFull
 from threadko.extensions import HandleResult, Settle, WorkerContext
@@ -173,6 +174,20 @@ class Workforce:
                 self._life.run(worker_ctx, handle_result, settle)
         finally:
             del self._running[worker_ctx]
+
+    def begin(self, worker_ctx: WorkerContext, handle_result: HandleResult | None) -> WorkerSteps:
+        """Return a worker that this thread, which holds a slot, runs step by step."""
+        self._running[worker_ctx] = threading.get_ident(), time.monotonic()
+        if not self._watch.armed and len(self._running) >= self._max_workers:
+            self._watch.arm()
+        if self._killed:
+            worker_ctx.abandon()
+        on_end = partial(self._running.pop, worker_ctx, None)
+        return self._life.begin(worker_ctx, handle_result, on_end)
+
+    def running(self) -> Running:
+        """Return the workers that run now; any thread."""
+        return self._running.copy()
 
     def owns_current(self) -> bool:
         """Whether the calling thread is one of the pool's."""

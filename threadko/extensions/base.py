@@ -10,10 +10,12 @@ setup, start, ready   the thread that starts the container, once each, in this o
 open                  the same thread, when every extension of the container is ready
 cancel, stop          the thread that stops the container
 kill                  any thread, at any time after `setup` was called; must not block
+find_trouble,
+answer_ping           any thread, while the container runs; must not block
 ====================  ==========================================================================
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from threadko.extensions.interface import Container
@@ -68,6 +70,14 @@ class Extension:
 
     def kill(self) -> None:
         """End at once; must neither block nor settle what is unfinished."""
+
+    def find_trouble(self) -> str | None:
+        """Say in a few words why this cannot do its part at the moment; None if it can."""
+        return None
+
+    def answer_ping(self, answer: Callable[[], object]) -> None:
+        """Have `answer` called by the thread that runs for this extension, if there is one."""
+        answer()
 
     def bind(self: Bound, container: Container) -> Bound:
         """Return a clone of this declaration that belongs to `container`, with all it owns.

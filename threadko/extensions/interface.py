@@ -1,8 +1,8 @@
 """What an extension may use of its container, as a protocol.
 
 The containers stand two floors higher, so they cannot be imported here; extensions are typed
-against this page instead. `run_worker` belongs to threads that hold a slot; everything else may
-be called by any thread.
+against this page instead. `run_worker` and `begin_worker` belong to threads that hold a slot;
+everything else may be called by any thread.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from threadko.concurrency.stopping import StopEvent
 from threadko.concurrency.threads import ManagedThread
 from threadko.extensions.worker import Message, WorkerContext
 
-__all__ = ["Container", "ExcInfo", "HandleResult", "Settle"]
+__all__ = ["Container", "ExcInfo", "HandleResult", "Settle", "WorkerSteps"]
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -24,6 +24,36 @@ HandleResult = Callable[[WorkerContext, Any, "ExcInfo | None"], "tuple[Any, ExcI
 
 #: Lets the outcome leave: reply and ack, HTTP response.
 Settle = Callable[[WorkerContext, Any, "ExcInfo | None"], object]
+
+
+class WorkerSteps(Protocol):
+    """A worker whose outcome takes its time to leave; one thread at a time.
+
+    `call`, `report` and `end` once each, in this order; `run`, `fail` and `replace`
+    in between.
+    """
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nothing that this worker does may be seen any more."""
+
+    def call(self) -> None:
+        """Set the dependencies up, run the method and make its outcome."""
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a part of the worker: whatever makes its outcome piece by piece."""
+
+    def fail(self, error: BaseException) -> None:
+        """Make `error` the outcome, though a part of another may have left."""
+
+    def replace(self, error: BaseException) -> None:
+        """Make `error` the outcome, of which nothing has left."""
+
+    def report(self, settle: Settle) -> None:
+        """Tell the dependencies of the outcome, then let it leave."""
+
+    def end(self) -> None:
+        """Tear the dependencies down."""
 
 
 class Container(Protocol):
@@ -70,6 +100,17 @@ class Container(Protocol):
         message: Message | None = None,
     ) -> WorkerContext:
         """Run a worker in this thread, which holds a slot, from its beginning to its end."""
+
+    def begin_worker(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerSteps:
+        """Return a worker that this thread, which holds a slot, runs step by step to its end."""
 
     def open_line(self, name: str) -> Line:
         """Return a new waiting line for one source of work."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from threadko.constants import CALL_ID_STACK_CONTEXT_KEY
-from threadko.context import extend_call_id_stack, new_id
+from threadko.context import extend_call_id_stack, new_call_id
 
 __all__ = ["Message", "MessageProperties", "WorkerContext", "WorkerSource"]
 
@@ -77,7 +77,7 @@ class WorkerContext:
         self.abandoned = False
         #: The message that the worker handles, None if it was spawned without one.
         self.message = message
-        self.call_id = f"{self.service_name}.{entrypoint.method_name}.{new_id()}"
+        self.call_id = f"{self.service_name}.{entrypoint.method_name}.{new_call_id()}"
         # A copy, or the calls of one caller would pile up in the caller's own dict.
         self.data: dict[str, Any] = {} if data is None else dict(data)
         self._incoming = self.data.get(CALL_ID_STACK_CONTEXT_KEY)

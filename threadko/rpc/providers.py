@@ -86,6 +86,14 @@ class ReplyListener(SharedExtension):
         """Flush and close: no worker is left that could call."""
         self.link.stop(_CLOSE_SECONDS)
 
+    def find_trouble(self) -> str | None:
+        """Say why there is no connection, if there is none."""
+        return self.link.trouble()
+
+    def answer_ping(self, answer: Callable[[], object]) -> None:
+        """Ask the connection's thread."""
+        self.link.ping(answer)
+
     def find_calls_to(self, service: str) -> set[str]:
         """Return the ids of the calls to a service that wait for a reply; any thread."""
         return self.link.find_calls_to(service)

@@ -20,7 +20,7 @@ from typing import Any
 
 from threadko.amqp.confirms import ConfirmChannel
 from threadko.amqp.connection import Connection
-from threadko.amqp.consume import ConsumerChannel
+from threadko.amqp.consuming import ConsumerChannel
 from threadko.amqp.link import Link
 from threadko.amqp.message import (
     MAX_EXPIRATION,
@@ -151,6 +151,14 @@ class CallLink:
     def interrupt(self) -> None:
         """Let ``wait_up`` give up."""
         self._link.interrupt()
+
+    def trouble(self) -> str | None:
+        """Say why the connection does not stand; None if it does."""
+        return self._link.trouble()
+
+    def ping(self, answer: Callable[[], object]) -> None:
+        """Have `answer` called on the connection's thread."""
+        self._link.ping(answer)
 
     def stop(self, timeout: float) -> None:
         """Flush requests, close the connection, and fail the calls that have no reply by then."""

@@ -154,6 +154,14 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         for close in self._closers:
             close()
 
+    def find_trouble(self) -> str | None:
+        """Say why there is no connection, if there is none."""
+        return self._link.trouble()
+
+    def answer_ping(self, answer: Callable[[], object]) -> None:
+        """Ask the connection's thread."""
+        self._link.ping(answer)
+
     def register_provider(self, provider: "Rpc") -> None:
         """Answer for one more method."""
         super().register_provider(provider)

@@ -59,9 +59,13 @@ class Serialization:
             self._writers.setdefault(codec.content_type, codec)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Serialization":
-        """Return what a configuration chooses; `ConfigurationError` if that cannot be."""
-        settings = SerializationSettings.from_config(config)
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> "Serialization":
+        """Return what a configuration chooses, the global one if none is given.
+
+        Raises:
+            ConfigurationError: that cannot be.
+        """
+        settings = SerializationSettings.from_config(global_config if config is None else config)
         own = [_import_codec(codec) for codec in settings.serializers]
         chosen = cls(
             registry.extended_by(own),
@@ -78,6 +82,12 @@ class Serialization:
         accept = self.accept if serializer in self.accept else (*self.accept, serializer)
         return Serialization(
             self._codecs, serializer=serializer, accept=accept, max_size=self._max_size
+        )
+
+    def accepting(self, names: Sequence[str]) -> "Serialization":
+        """Return the same but for the serializers that are read."""
+        return Serialization(
+            self._codecs, serializer=self.serializer, accept=names, max_size=self._max_size
         )
 
     def encode(self, value: Any) -> Encoded:
@@ -125,7 +135,7 @@ def setup(config: Mapping[str, Any] | None = None) -> SerializationConfig:
     Raises:
         ConfigurationError: one of them is not known, or an entry of `SERIALIZERS` is wrong.
     """
-    chosen = Serialization.from_config(global_config if config is None else config)
+    chosen = Serialization.from_config(config)
     return SerializationConfig(chosen.serializer, list(chosen.accept))
 
 

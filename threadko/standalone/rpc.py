@@ -16,7 +16,7 @@ from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
-from threadko.context import extend_call_id_stack, new_id
+from threadko.context import extend_call_id_stack, new_call_id, new_id
 from threadko.rpc.caller import Caller
 from threadko.rpc.calls import RpcCall
 from threadko.rpc.client import Client, ServiceClient
@@ -189,7 +189,7 @@ class _RpcClient(Generic[_Target]):
         )
 
     def _make_context(self) -> dict[str, Any]:
-        call_id = f"{_CALLER}.{self._id}.{new_id()}"
+        call_id = f"{_CALLER}.{self._id}.{new_call_id()}"
         data = dict(self._context_data)
         data["call_id_stack"] = extend_call_id_stack(
             data.get("call_id_stack"), call_id, self._parents_tracked

@@ -3,17 +3,22 @@
 A factory belongs to the thread of its test.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
+from unittest import mock
 
+from threadko.concurrency.stopping import StopEvent
 from threadko.configuration import config as global_config
+from threadko.configuration.settings import ContainerSettings
 from threadko.constants import AMQP_URI_CONFIG_KEY
-from threadko.containers import ServiceContainer
+from threadko.containers import ServiceContainer, get_container_cls
 from threadko.runners import ServiceRunner
+from threadko.serialization import setup
 
-__all__ = ["ContainerFactory", "Killable", "RunnerFactory"]
+__all__ = ["ContainerFactory", "Killable", "RunnerFactory", "make_mock_container"]
 
 AnyFactory = TypeVar("AnyFactory", bound="_Factory")
 
@@ -21,7 +26,8 @@ AnyFactory = TypeVar("AnyFactory", bound="_Factory")
 class Killable(Protocol):
     """Something that the end of a test ends."""
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        """End at once."""
 
 
 class _Factory:
@@ -47,16 +53,30 @@ class _Factory:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A stack goes on when one cannot be killed, and raises its error at the end.
-        self._made.close()
+        # That the end of a test kills what it made is no news to anybody.
+        logger = logging.getLogger("threadko.containers.container")
+        logger.addFilter(_is_news)
+        try:
+            # A stack goes on when one cannot be killed, and raises its error at the end.
+            self._made.close()
+        finally:
+            logger.removeFilter(_is_news)
 
     def _complete(self, config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-        if self._amqp_uri is None:
-            return config
-        entries = dict((global_config if config is None else config).items())
-        if not any(key.upper() == AMQP_URI_CONFIG_KEY for key in entries):
+        if self._amqp_uri is None and not config:
+            return None
+        added = dict(config or {})
+        # One key may be spelled in several ways, and that which is given wins.
+        spelled = {key.upper() for key in added}
+        entries = {k: v for k, v in global_config.items() if k.upper() not in spelled}
+        entries.update(added)
+        if self._amqp_uri is not None and AMQP_URI_CONFIG_KEY not in map(str.upper, entries):
             entries[AMQP_URI_CONFIG_KEY] = self._amqp_uri
         return entries
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.msg != "service %s is killed" or record.exc_info is not None
 
 
 class ContainerFactory(_Factory):
@@ -65,8 +85,12 @@ class ContainerFactory(_Factory):
     def __call__(
         self, service_cls: type, config: Mapping[str, Any] | None = None
     ) -> ServiceContainer:
-        """Return a container of the class; without `config` it reads the global one."""
-        container = ServiceContainer(service_cls, config=self._complete(config))
+        """Return a container of the class.
+
+        It reads the global configuration; with `config`, that one and what it adds or changes.
+        """
+        complete = self._complete(config)
+        container = get_container_cls(complete)(service_cls, config=complete)
         self.add(container)
         return container
 
@@ -75,11 +99,42 @@ class RunnerFactory(_Factory):
     """Makes runners; starting them is up to the test."""
 
     def __call__(
-        self, *service_classes: type, config: Mapping[str, Any] | None = None
+        self,
+        *service_classes: type | Mapping[str, Any] | None,
+        config: Mapping[str, Any] | None = None,
     ) -> ServiceRunner:
-        """Return a runner of the classes; without `config` it reads the global one."""
+        """Return a runner of the classes; `config` is as for a container.
+
+        As with nameko 2, the configuration may come first as well.
+        """
+        classes = []
+        for given in service_classes:
+            if isinstance(given, type):
+                classes.append(given)
+            elif given is not None:
+                config = {**given, **(config or {})}
         runner = ServiceRunner(config=self._complete(config))
         self.add(runner)
-        for service_cls in service_classes:
+        for service_cls in classes:
             runner.add_service(service_cls)
         return runner
+
+
+def make_mock_container() -> Any:
+    """Return a mock of a container, for extensions that are tested by themselves.
+
+    It has the attributes of one, as the global configuration makes them, and no service.
+    """
+    container = mock.create_autospec(ServiceContainer, instance=True)
+    settings = ContainerSettings.from_config(global_config)
+    container.config = global_config
+    container.service_cls = mock.Mock
+    container.service_name = "mock_service"
+    container.max_workers = settings.max_workers
+    container.parent_calls_tracked = settings.parent_calls_tracked
+    container.serializer, container.accept = setup(global_config)
+    container.stopping = StopEvent()
+    container.shared_extensions = {}
+    container.being_killed = False
+    container.interface = container
+    return container

@@ -10,7 +10,14 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-__all__ = ["REDACTED", "get_redacted_args", "one_line", "sanitize_url", "split_urls"]
+__all__ = [
+    "REDACTED",
+    "get_redacted_args",
+    "mask_secrets",
+    "one_line",
+    "sanitize_url",
+    "split_urls",
+]
 
 #: What stands in the place of a secret.
 REDACTED = "********"
@@ -38,6 +45,36 @@ def sanitize_url(url: object) -> str:
         return ";".join(sanitize_url(item) for item in url)
     parts = split_urls(str(url))
     return ";".join(_PASSWORD.sub(rf"\1:{REDACTED}@", part) for part in parts)
+
+
+# A name that says so itself; not "keyfile" or "routing_key".
+_SECRET_NAME = re.compile(
+    r"passw|pwd|passphrase|secret|token|credential"
+    r"|(?:api|private|access|signing|encryption|account)[_-]?key$",
+    re.IGNORECASE,
+)
+_ADDRESS_BEGINS = re.compile(_SCHEME)
+
+
+def mask_secrets(value: Any, name: str = "") -> Any:
+    """Return plain data (mappings, lists, scalars) with what looks like a secret masked.
+
+    That is the value of a key whose name says so, as `password`, `db_secret` or `API_KEY`, at any
+    depth, and the password in an address. Nothing that is not there is masked: None and "" stay.
+    """
+    if isinstance(value, Mapping):
+        if _SECRET_NAME.search(name):
+            return {key: mask_secrets(each, name) for key, each in value.items()}
+        return {key: mask_secrets(each, str(key)) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask_secrets(each, name) for each in value]
+    if value is None or value == "":
+        return value
+    if _SECRET_NAME.search(name):
+        return REDACTED
+    if isinstance(value, str) and _ADDRESS_BEGINS.search(value):
+        return sanitize_url(value)
+    return value
 
 
 def one_line(text: object) -> str:

@@ -1,4 +1,4 @@
-"""An RPC echo on the same wire with nothing but pika's select loop: the yardstick.
+"""An RPC echo, and an event, on the same wire with nothing but pika's select loop: the yardstick.
 
 ``bare_pika.py server AMQP_URI`` or ``bare_pika.py client AMQP_URI``. Straightforward code: each
 message is decoded, answered and acked in its callback, as pika's own examples do it.
@@ -22,7 +22,10 @@ from tests.interop.lines import serve, tell
 
 _EXCHANGE = "nameko-rpc"
 _PREFETCH = 20  # threadko's: twice ten workers
-_NAME = f"bench_bare_echo_{os.environ.get('BENCH_RUN', '')}"
+_RUN = os.environ.get("BENCH_RUN", "")
+_NAME = f"bench_bare_echo_{_RUN}"
+_EVENTS = f"bench_bare pika_source_{_RUN}.events"
+_EVENT_QUEUE = f"evt-bench_bare pika_source_{_RUN}-tick--bench_bare pika_echo_{_RUN}.on_tick"
 _HEADERS = {"nameko.call_id_stack": ["standalone_rpc_client.0.0"]}
 
 
@@ -68,10 +71,31 @@ class Server(Loop):
     def __init__(self, uri: str) -> None:
         super().__init__(uri, f"rpc-{_NAME}", f"{_NAME}.*", None)
         self._spinner = Spinner()
+        self._events = 0
+        self._when_counted: tuple[int, Callable[[], None]] | None = None
 
     def _on_ready(self, _frame: Any) -> None:
+        self.consuming.exchange_declare(_EVENTS, "topic", durable=True)
+        self.consuming.queue_declare(_EVENT_QUEUE, durable=True)
+        self.consuming.queue_bind(_EVENT_QUEUE, _EVENTS, "tick")
         self.consuming.basic_qos(prefetch_count=_PREFETCH)
         self.consuming.basic_consume(f"rpc-{_NAME}", self._on_request)
+        self.consuming.basic_consume(_EVENT_QUEUE, self._on_event)
+
+    def _on_event(
+        self, channel: Channel, method: Any, _properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        json.loads(body)
+        self._events += 1
+        channel.basic_ack(method.delivery_tag)
+        self._check_count()
+
+    def _check_count(self) -> None:
+        if self._when_counted is not None and self._events >= self._when_counted[0]:
+            count, answer = self._when_counted
+            self._when_counted = None
+            self._events -= count
+            answer()
 
     def _on_request(
         self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes
@@ -82,6 +106,14 @@ class Server(Loop):
             threading.Thread(target=spin, daemon=True).start()
         elif method.routing_key.endswith(".release"):
             self._spinner.release()
+        answer = partial(self._answer, method.delivery_tag, properties, argument)
+        if method.routing_key.endswith(".wait_events"):
+            self._when_counted = argument, answer
+            self._check_count()
+        else:
+            answer()
+
+    def _answer(self, tag: int, properties: pika.BasicProperties, argument: Any) -> None:
         self.publishing.basic_publish(
             _EXCHANGE,
             properties.reply_to,
@@ -95,7 +127,7 @@ class Server(Loop):
                 correlation_id=properties.correlation_id,
             ),
         )
-        channel.basic_ack(method.delivery_tag)
+        self.consuming.basic_ack(tag)
 
 
 class Client(Loop):
@@ -107,6 +139,11 @@ class Client(Loop):
         super().__init__(uri, queue, self._reply_to, {"x-expires": 300_000})
         self.ready = threading.Event()
         self._pending: dict[str, Callable[[], None]] = {}
+        self._confirmed: Callable[[], None] | None = None
+
+    def _on_confirm(self, _frame: Any) -> None:
+        if self._confirmed is not None:
+            self._confirmed()
 
     def _on_ready(self, _frame: Any) -> None:
         self.consuming.basic_consume(self._queue, self._on_reply)
@@ -115,6 +152,8 @@ class Client(Loop):
 
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one measurement on the loop; returns ``{"calls", "elapsed"}``."""
+        if request["workload"] == "events":
+            return self._measure_events(request["seconds"])
         seconds = request["seconds"]
         computing = request["workload"] == "in flight, computing"
         window = 1 if request["workload"] == "sequential" else request["window"]
@@ -143,6 +182,47 @@ class Client(Loop):
         if not done.wait(seconds + 60):
             raise RuntimeError(f"{len(self._pending)} calls are not answered")
         return {"calls": counted["calls"], "elapsed": counted["elapsed"]}
+
+    def _measure_events(self, seconds: float) -> dict[str, Any]:
+        """Publish an event whenever the one before is confirmed, until all are handled."""
+        done = threading.Event()
+        counted: dict[str, Any] = {"calls": 0}
+
+        def begin() -> None:
+            counted["began"] = time.monotonic()
+            self._confirmed = confirmed
+            self._publish_event(0)
+
+        def confirmed() -> None:
+            counted["calls"] += 1
+            if time.monotonic() - counted["began"] < seconds:
+                self._publish_event(counted["calls"])
+            else:
+                self._confirmed = None
+                self._send("wait_events", counted["calls"], handled)
+
+        def handled() -> None:
+            counted["elapsed"] = time.monotonic() - counted["began"]
+            done.set()
+
+        self.connection.ioloop.add_callback_threadsafe(begin)
+        if not done.wait(seconds + 60):
+            raise RuntimeError("the events are not handled")
+        return {"calls": counted["calls"], "elapsed": counted["elapsed"]}
+
+    def _publish_event(self, number: int) -> None:
+        self.publishing.basic_publish(
+            _EVENTS,
+            "tick",
+            json.dumps(number).encode(),
+            pika.BasicProperties(
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers={},
+                delivery_mode=2,
+                priority=0,
+            ),
+        )
 
     def _send(self, method: str, argument: Any, answered: Callable[[], None]) -> None:
         correlation_id = str(uuid.uuid4())

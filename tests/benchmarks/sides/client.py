@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from tests.benchmarks.workload import pipelined, sequential
+from tests.benchmarks.workload import dispatched, pipelined, sequential
 from tests.interop.lines import serve, tell
 
 #: Added to what a measurement takes, before a call in it counts as lost.
@@ -20,6 +20,8 @@ def main(package: str, uri: str) -> None:
     """Connect, tell that the client is ready, and measure what is asked until input ends."""
     run = os.environ["BENCH_RUN"]
     client_class: Any = import_module(f"{package}.standalone.rpc").ClusterRpcClient
+    dispatch: Any = import_module(f"{package}.standalone.events").event_dispatcher(uri=uri)
+    source = f"bench_{package}_source_{run}"
     with client_class(uri=uri, timeout=_GRACE_SECONDS) as cluster:
         echo = cluster[f"bench_{package}_echo_{run}"]
         middle = cluster[f"bench_{package}_middle_{run}"]
@@ -41,6 +43,13 @@ def main(package: str, uri: str) -> None:
                 echo.release()
                 computing.result()
                 return counted
+            if workload in ("events", "events, 8 threads"):
+                return dispatched(
+                    lambda number: dispatch(source, "tick", number),
+                    echo.wait_events,
+                    seconds,
+                    8 if workload.endswith("threads") else 1,
+                )
             raise ValueError(f"there is no workload {workload!r}")
 
         tell({"ready": True, "version": _version(package)})

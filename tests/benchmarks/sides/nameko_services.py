@@ -3,11 +3,13 @@
 import os
 from typing import Any
 
+from nameko.events import event_handler
 from nameko.rpc import ServiceRpc, rpc
 
-from tests.benchmarks.workload import pipelined, sequential
+from tests.benchmarks.workload import Counter, pipelined, sequential
 
 _RUN = os.environ["BENCH_RUN"]
+_events = Counter()
 
 
 class Echo:
@@ -16,6 +18,14 @@ class Echo:
     @rpc
     def echo(self, value: Any) -> Any:
         return value
+
+    @event_handler(f"bench_nameko_source_{_RUN}", "tick")
+    def on_tick(self, number: int) -> None:
+        _events.add()
+
+    @rpc
+    def wait_events(self, count: int) -> None:
+        _events.wait(count)
 
 
 class Middle:

@@ -3,11 +3,13 @@
 import os
 from typing import Any
 
-from tests.benchmarks.workload import SPIN_LIMIT_SECONDS, Spinner, pipelined, sequential
+from tests.benchmarks.workload import SPIN_LIMIT_SECONDS, Counter, Spinner, pipelined, sequential
+from threadko.events import event_handler
 from threadko.rpc import ServiceRpc, rpc
 
 _RUN = os.environ["BENCH_RUN"]
 _spinner = Spinner()
+_events = Counter()
 
 
 class Echo:
@@ -17,6 +19,14 @@ class Echo:
     def echo(self, value: Any) -> Any:
         return value
 
+    @event_handler(f"bench_threadko_source_{_RUN}", "tick")
+    def on_tick(self, number: int) -> None:
+        _events.add()
+
+    @rpc
+    def wait_events(self, count: int) -> None:
+        _events.wait(count)
+
     @rpc
     def compute(self) -> int:
         return _spinner.spin(SPIN_LIMIT_SECONDS)
@@ -24,6 +34,18 @@ class Echo:
     @rpc
     def release(self) -> None:
         _spinner.release()
+
+
+class Adder:
+    name = f"bench_threadko_adder_{_RUN}"
+
+    @rpc
+    def add_up(self, count: int) -> int:
+        """Compute in Python alone, a millisecond for some 20,000."""
+        total = 0
+        for number in range(count):
+            total = (total + number * number) % 1_000_003
+        return total
 
 
 class Middle:

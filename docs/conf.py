@@ -1,0 +1,101 @@
+"""Sphinx settings. The reference is made by `reference.py`, which stands beside this."""
+
+import sys
+from pathlib import Path
+
+import sphinx.util.logging
+from docutils import nodes
+from sphinx import addnodes
+
+import threadko
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS)]
+import reference  # noqa: E402
+
+LOG = sphinx.util.logging.getLogger(__name__)
+
+project = "threadko"
+release = version = threadko.__version__
+copyright = "the authors of threadko"
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.doctest"]
+exclude_patterns = ["_build"]
+root_doc = "index"
+language = "en"
+
+html_theme = "furo"
+html_title = f"threadko {version}"
+html_static_path: list[str] = []
+html_copy_source = False
+
+default_role = "code"
+add_module_names = False
+autodoc_member_order = "groupwise"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "undoc-members": True}
+# A short type names several things, an ``Exchange`` its ``type`` for one.
+suppress_warnings = ["ref.python"]
+napoleon_numpy_docstring = False
+doctest_global_setup = f"import sys; sys.path.insert(0, {str(DOCS.parent / 'examples')!r})"
+
+# Pages that may not be there yet: no table of contents names them until they are, and links to them
+# are plain text.
+AWAITED = ("reliability",)
+
+
+def count_documented(app, exception):
+    """Print how much is documented; each name that is not is a warning, and so an error."""
+    if exception or app.builder.name != "html":
+        return
+    public = reference.find_public()
+    known = {name for name, *_ in app.env.get_domain("py").get_objects()}
+    missing = reference.find_undocumented(public, known)
+    for name in missing:
+        LOG.warning("public, and without a docstring or not in the reference: %s", name)
+    done = len(public) - len(missing)
+    print(f"documented: {done} of {len(public)} public names, {100 * done // len(public)} %")
+
+
+def point_at_pages(app, doctree):
+    """Let links to ``page.rst``, which work wherever the source is shown, lead to the pages here.
+
+    Tables of contents within a page go: the theme shows one beside each.
+    """
+    for topic in list(doctree.findall(nodes.topic)):
+        if "contents" in topic["classes"]:
+            topic.parent.remove(topic)
+    for link in list(doctree.findall(nodes.reference)):
+        page, _, anchor = link.get("refuri", "").partition("#")
+        if ":" in page or not page.endswith(".rst"):
+            continue
+        if page.removesuffix(".rst") in AWAITED and not (DOCS / page).exists():
+            link.replace_self(nodes.inline("", link.astext()))
+            continue
+        target = addnodes.pending_xref(
+            "",
+            nodes.inline("", link.astext()),
+            refdomain="std",
+            reftype="doc",
+            refdoc=app.env.docname,
+            reftarget=page.removesuffix(".rst"),
+            refexplicit=True,
+            refwarn=True,
+        )
+        if anchor:
+            LOG.warning("a link into a page is lost: %s#%s", page, anchor, location=link)
+        link.replace_self(target)
+
+
+def leave_awaited_out(app, docname, source):
+    """Take the pages that are not there yet out of the first page's contents."""
+    for page in AWAITED:
+        if docname == "index" and not (DOCS / f"{page}.rst").exists():
+            source[0] = source[0].replace(f"   {page}\n", "")
+
+
+def setup(app):
+    """Register what is above."""
+    app.connect("builder-inited", lambda app: reference.write_pages(DOCS / "api"))
+    app.connect("source-read", leave_awaited_out)
+    app.connect("doctree-read", point_at_pages)
+    app.connect("build-finished", count_documented)

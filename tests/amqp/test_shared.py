@@ -1,0 +1,79 @@
+"""One publishing connection for all who publish to a broker."""
+
+import gc
+import threading
+
+import pytest
+
+from tests.support.timing import TIMEOUT
+from threadko.amqp.message import Properties
+from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.shared import Borrowed
+from threadko.exceptions import PublishFailed
+
+
+@pytest.fixture
+def parameters(broker_uri):
+    return BrokerParameters.from_uri(broker_uri)
+
+
+def publish(link, key):
+    link.publish(b"x", Properties(), exchange="", routing_key=key, timeout=TIMEOUT)
+
+
+def connections():
+    return {each for each in threading.enumerate() if "-publisher-connection-" in each.name}
+
+
+def test_equal_keys_share_and_others_do_not(parameters):
+    first, second, third = (Borrowed(key, parameters) for key in "aab")
+    assert first.get() is second.get()
+    assert third.get() is not first.get()
+
+
+def test_many_threads_that_ask_at_once_get_one_connection(parameters):
+    borrowed = [Borrowed("many", parameters) for _ in range(8)]
+    barrier = threading.Barrier(8)
+    got = []
+
+    def ask(mine):
+        barrier.wait(TIMEOUT)
+        got.append(mine.get())
+
+    threads = [threading.Thread(target=ask, args=(each,)) for each in borrowed]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(TIMEOUT)
+    assert len(got) == 8
+    assert len(set(map(id, got))) == 1
+
+
+def test_the_last_to_go_ends_it_and_the_next_begins_anew(parameters, names):
+    first, second = Borrowed("last", parameters), Borrowed("last", parameters)
+    before = connections()
+    link = first.get()
+    publish(link, names.service("nobody"))
+    (thread,) = connections() - before
+    del first
+    gc.collect()
+    publish(link, names.service("nobody"))
+    assert thread.is_alive()
+    del second
+    gc.collect()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert Borrowed("last", parameters).get() is not link
+
+
+def test_refused_connection_is_replaced_at_the_next_use(broker_uri):
+    wrong = broker_uri.replace("guest:guest@", "guest:wrong@", 1)
+    borrowed = Borrowed("wrong", BrokerParameters.from_uri(wrong))
+    before = connections()
+    link = borrowed.get()
+    with pytest.raises(PublishFailed):
+        publish(link, "nobody")
+    for each in connections() - before:
+        each.join(TIMEOUT)
+    assert link.has_ended
+    assert borrowed.get() is not link

@@ -1,0 +1,817 @@
+"""`consume` and `Publisher`, against the broker."""
+
+import json
+import logging
+import queue
+import threading
+import time
+
+import pytest
+
+from tests.conftest import pika_channel
+from tests.containers.dummies import Gate, in_thread
+from tests.support import amqp
+from tests.support.proxy import Proxy
+from tests.support.timing import TIMEOUT
+from threadko.amqp import publish as amqp_publish
+from threadko.exceptions import BrokerRefused, ConfigurationError, WorkerKilled
+from threadko.extensions import DependencyProvider
+from threadko.messaging import (
+    Consumer,
+    Exchange,
+    Publisher,
+    Queue,
+    Retry,
+    consume,
+    decode_from_headers,
+    encode_to_headers,
+)
+from threadko.rpc import rpc
+from threadko.standalone.rpc import ServiceRpcClient
+
+# Headers
+
+
+def test_context_becomes_headers_and_comes_back():
+    headers = encode_to_headers({"a": 1, "none": None, "list": ["x"]})
+    assert headers == {"nameko.a": 1, "nameko.list": ["x"]}
+    assert decode_from_headers({**headers, "foreign": 1, "x-death": []}) == {"a": 1, "list": ["x"]}
+    assert encode_to_headers({"a": 1}, prefix="own") == {"own.a": 1}
+    assert decode_from_headers({"own.a": 1, "nameko.b": 2}, prefix="own") == {"a": 1}
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"retry": 5}, "retry must be a Retry"),
+        ({"retry": Retry(), "requeue_on_error": True}, "requeue_on_error gives a message back"),
+        ({"dead_letter": True, "requeue_on_error": True}, "requeue_on_error gives a message back"),
+        ({"no_ack": True, "retry": Retry()}, "with no_ack a message is gone"),
+        ({"no_ack": True, "requeue_on_error": True}, "with no_ack a message is gone"),
+        ({"prefetch_count": -1}, "prefetch_count must be"),
+        ({"prefetch_count": "1"}, "prefetch_count must be"),
+        ({"dead_letter": "orders.dead"}, "dead_letter must be True or False"),
+        ({"accept": "json"}, "accept must be a list of names"),
+        ({"accept": 5}, "accept must be a list of names"),
+    ],
+)
+def test_wrong_option_of_consume_is_an_error_where_it_stands(options, text):
+    with pytest.raises(ConfigurationError, match=text):
+        consume(Queue("q"), **options)(lambda self, body: None)
+
+
+def test_unknown_option_of_consume_is_an_error():
+    with pytest.raises(TypeError):
+        consume(Queue("q"), colour="red")(lambda self, body: None)
+
+
+@pytest.mark.parametrize("value", [None, "name", 1, Queue])
+def test_consume_needs_a_queue(value):
+    with pytest.raises(ConfigurationError, match="a Queue is wanted"):
+        consume(value)(lambda self, body: None)
+
+
+def test_unknown_option_of_a_publisher_is_an_error_where_it_stands():
+    with pytest.raises(TypeError, match="no option is named 'colour'"):
+        Publisher(colour="red")
+
+
+# Consuming
+
+
+class _SilentError(BaseException):
+    def __str__(self):
+        raise SystemExit
+
+
+class Heard:
+    """What a consumer's method was called with, and what it is to do."""
+
+    def __init__(self):
+        self.calls = queue.SimpleQueue()
+        self.outcomes = queue.SimpleQueue()  # exceptions to raise, then success
+
+    def __call__(self, body):
+        self.calls.put(body)
+        try:
+            outcome = self.outcomes.get_nowait()
+        except queue.Empty:
+            return
+        if outcome is not None:
+            raise outcome
+
+    def take(self):
+        return self.calls.get(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def queue_name(names):
+    return names.queue("consume")
+
+
+@pytest.fixture
+def serve(container_factory, amqp_config, names, heard, queue_name):
+    """Runs a service that consumes from the queue."""
+
+    def serve(entrypoint=consume, config=(), members=(), **options):
+        def handle(self, body):
+            heard(body)
+
+        handler = entrypoint(Queue(queue_name), **options)(handle)
+        cls = type("Consuming", (), {"name": names.service(), "handle": handler, **dict(members)})
+        container = container_factory(cls, config={**amqp_config, **dict(config)})
+        container.start()
+        return container
+
+    return serve
+
+
+@pytest.fixture
+def send(broker_uri, queue_name):
+    def send(value, **options):
+        amqp.publish(
+            broker_uri,
+            json.dumps(value).encode(),
+            routing_key=queue_name,
+            content_type="application/json",
+            **options,
+        )
+
+    return send
+
+
+def depth(uri, name):
+    return amqp.queue_depth(uri, name)
+
+
+def test_method_gets_the_body_and_the_message_is_gone(serve, send, heard, broker_uri, queue_name):
+    container = serve()
+    send({"a": [1.5, "ü"]})
+    assert heard.take() == {"a": [1.5, "ü"]}
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_context_data_comes_from_the_headers(serve, send, names):
+    seen = queue.SimpleQueue()
+
+    class Spy(DependencyProvider):
+        def worker_setup(self, worker_ctx):
+            seen.put(worker_ctx)
+
+    serve(members={"spy": Spy()})
+    headers = {"nameko.language": "de", "foreign": "x", "nameko.call_id_stack": ["caller"]}
+    send(1, headers=headers, message_id="own")
+    worker_ctx = seen.get(timeout=TIMEOUT)
+    assert worker_ctx.data["language"] == "de"
+    assert "foreign" not in worker_ctx.data
+    assert worker_ctx.call_id_stack == ["caller", worker_ctx.call_id]
+    assert (worker_ctx.message_id, worker_ctx.redelivered) == ("own", False)
+    assert worker_ctx.headers["foreign"] == "x"
+
+
+def test_failed_message_is_gone_when_nothing_else_is_asked_for(
+    serve, send, heard, broker_uri, queue_name, caplog
+):
+    heard.outcomes.put(LookupError("of the method"))
+    container = serve()
+    send(1)
+    send(2)
+    assert [heard.take(), heard.take()] == [1, 2]
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert "of the method" in caplog.text
+
+
+def test_requeue_on_error_tries_until_it_works(serve, send, heard, broker_uri, queue_name):
+    for _ in range(3):
+        heard.outcomes.put(LookupError())
+    container = serve(requeue_on_error=True)
+    send(1)
+    assert [heard.take() for _ in range(4)] == [1] * 4
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_expected_exception_is_a_warning_and_treated_alike(serve, send, heard, caplog):
+    heard.outcomes.put(LookupError("expected one"))
+    serve(expected_exceptions=LookupError, requeue_on_error=True)
+    send(1)
+    assert [heard.take(), heard.take()] == [1, 1]
+    levels = [record.levelno for record in caplog.records if "expected one" in record.getMessage()]
+    assert levels == [logging.WARNING]
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff"])
+def test_unreadable_message_is_dropped_and_said(
+    serve, heard, send, broker_uri, queue_name, caplog, body
+):
+    container = serve()
+    amqp.publish(broker_uri, body, routing_key=queue_name, content_type="application/json")
+    send("good")
+    assert heard.take() == "good"
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert f"a message of {queue_name} was dropped" in caplog.text
+
+
+def test_accept_of_the_entrypoint_wins(serve, heard, broker_uri, queue_name, send):
+    container = serve(accept=["yaml"])
+    send("json is not accepted")
+    amqp.publish(
+        broker_uri, b"a: 1", routing_key=queue_name,
+        content_type="application/x-yaml", content_encoding="utf-8",
+    )  # fmt: skip
+    assert heard.take() == {"a": 1}
+    container.stop()
+
+
+def test_no_ack_loses_what_fails(serve, send, heard, broker_uri, queue_name):
+    heard.outcomes.put(LookupError())
+    container = serve(no_ack=True)
+    send(1)
+    assert heard.take() == 1
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_prefetch_count_of_the_entrypoint_wins(
+    container_factory, amqp_config, names, queue_name, broker_uri, send
+):
+    gate = Gate()
+
+    class Holding:
+        name = names.service()
+
+        @consume(Queue(queue_name), prefetch_count=1)
+        def hold(self, body):
+            gate.hold()
+
+    container_factory(Holding, config=amqp_config).start()
+    for number in range(3):
+        send(number)
+    gate.wait_reached()
+    assert depth(broker_uri, queue_name) == 2
+    gate.released.set()
+
+
+def test_stop_gives_back_what_waits_and_finishes_what_runs(
+    container_factory, amqp_config, names, queue_name, broker_uri, send
+):
+    gate, done, doors_closed = Gate(), [], threading.Event()
+
+    class Last(DependencyProvider):
+        def cancel(self):
+            doors_closed.set()  # entrypoints before dependencies
+
+    class Holding:
+        name = names.service()
+        last = Last()
+
+        @consume(Queue(queue_name))
+        def hold(self, body):
+            gate.hold()
+            done.append(body)
+
+    container = container_factory(Holding, config={**amqp_config, "max_workers": 1})
+    container.start()
+    for number in range(4):
+        send(number)
+    gate.wait_reached()
+    stop = in_thread(container.stop)
+    assert doors_closed.wait(TIMEOUT)
+    gate.released.set()
+    assert stop.finish() is None
+    assert done == [0]
+    assert depth(broker_uri, queue_name) == 3
+
+
+def test_kill_gives_all_back(container_factory, amqp_config, names, queue_name, broker_uri, send):
+    gate = Gate()
+
+    class Holding:
+        name = names.service()
+
+        @consume(Queue(queue_name))
+        def hold(self, body):
+            gate.hold()
+
+    container = container_factory(Holding, config=amqp_config)
+    container.start()
+    send(1)
+    gate.wait_reached()
+    container.kill()
+    gate.released.set()
+    assert amqp.expect_message(broker_uri, queue_name).body == b"1"
+
+
+def test_worker_that_is_ended_gives_its_message_back_once(
+    serve, send, heard, broker_uri, queue_name
+):
+    heard.outcomes.put(WorkerKilled("one"))
+    heard.outcomes.put(WorkerKilled("two"))
+    container = serve()
+    send(1)
+    assert [heard.take(), heard.take()] == [1, 1]
+    send(2)
+    assert heard.take() == 2
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_handle_message_may_be_overridden(serve, send, heard, broker_uri, queue_name):
+    class Filtering(Consumer):
+        def handle_message(self, body, message):
+            if body == "ignore":
+                message.ack()
+            elif body == "fail":
+                raise LookupError
+            else:
+                self.run_worker((body.upper(),), {}, message)
+
+    container = serve(entrypoint=Filtering.decorator)
+    for body in ("ignore", "fail", "pass"):
+        send(body)
+    assert heard.take() == "PASS"
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_handle_message_processed_may_be_overridden(serve, send, heard, broker_uri, queue_name):
+    processed = queue.SimpleQueue()
+
+    class Rejecting(Consumer):
+        def handle_message_processed(self, message, result=None, exc_info=None):
+            processed.put(exc_info and exc_info[0])
+            message.reject(requeue=not message.redelivered)
+
+    heard.outcomes.put(LookupError())
+    container = serve(entrypoint=Rejecting.decorator)
+    send(1)
+    assert processed.get(timeout=TIMEOUT) is LookupError
+    assert processed.get(timeout=TIMEOUT) is None
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+@pytest.mark.parametrize("where", ["handle_message_processed", "handle_decode_error"])
+def test_message_that_an_override_fails_to_settle_goes_back(
+    serve, send, heard, broker_uri, queue_name, caplog, where
+):
+    outcomes = [LookupError("the archive is away")]
+
+    class Archiving(Consumer):
+        def note(self, message):
+            heard.calls.put(message.redelivered)
+            if outcomes:
+                raise outcomes.pop()
+            message.ack()
+
+        def handle_message_processed(self, message, result=None, exc_info=None):
+            if where == "handle_decode_error":
+                raise LookupError("the archive is away")
+            self.note(message)
+
+        def handle_decode_error(self, message, error):
+            self.note(message)
+
+    # With a prefetch of 1 nothing more would come, for ever.
+    container = serve(Archiving.decorator, prefetch_count=1, accept=["json"])
+    if where == "handle_decode_error":
+        amqp.publish(broker_uri, b"{", routing_key=queue_name, content_type="application/json")
+    else:
+        heard.outcomes = queue.SimpleQueue()
+        send(1)
+        assert heard.take() == 1
+    calls = [heard.take()]
+    while calls[-1] is not True:
+        calls.append(heard.take())
+    assert False in calls
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert "the archive is away" in caplog.text
+
+
+def test_refused_queue_fails_the_start(serve, broker_uri, queue_name):
+    with pika_channel(broker_uri) as channel:
+        channel.queue_declare(queue_name, durable=False)
+    with pytest.raises(BrokerRefused, match="other arguments"):
+        serve()
+
+
+def test_message_taken_twice_after_a_cut_is_settled_once(
+    container_factory, amqp_config, names, queue_name, broker_uri, send
+):
+    seen = queue.SimpleQueue()
+    gate = Gate()
+
+    class Holding:
+        name = names.service()
+
+        @consume(Queue(queue_name))
+        def hold(self, body):
+            seen.put(body)
+            if body == "first" and not gate.reached.is_set():
+                gate.hold()
+
+    with Proxy.for_uri(broker_uri) as proxy:
+        config = {**amqp_config, "AMQP_URI": proxy.uri_for(broker_uri)}
+        container = container_factory(Holding, config=config)
+        container.start()
+        send("first")
+        gate.wait_reached()
+        proxy.cut()
+        assert [seen.get(timeout=TIMEOUT) for _ in range(2)] == ["first", "first"]
+        gate.released.set()  # its acknowledgement comes from the connection before
+        send("second")
+        assert seen.get(timeout=TIMEOUT) == "second"
+        container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+# Retry and dead letters
+
+
+def dead_message(uri, name):
+    with pika_channel(uri) as channel:
+        for _ in range(10_000):
+            method, properties, body = channel.basic_get(f"{name}.dead", auto_ack=True)
+            if method is not None:
+                return properties, body
+    raise AssertionError("nothing in the dead queue")
+
+
+def wait_dead(uri, name):
+    """The first message of a dead queue that need not be there yet."""
+    end = time.monotonic() + TIMEOUT
+    while not amqp.has_queue(uri, f"{name}.dead"):
+        assert time.monotonic() < end, "no dead queue"
+    return amqp.expect_message(uri, f"{name}.dead")
+
+
+def test_message_that_fails_twice_succeeds_at_the_third_attempt(
+    serve, send, heard, broker_uri, queue_name
+):
+    heard.outcomes.put(LookupError())
+    heard.outcomes.put(LookupError())
+    container = serve(retry=Retry(max=3, delays=(0.02, 0.05)))
+    send("x")
+    assert [heard.take() for _ in range(3)] == ["x"] * 3
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert heard.calls.empty()
+
+
+def test_exhausted_message_lies_in_the_dead_queue_with_its_story(
+    serve, send, heard, broker_uri, queue_name
+):
+    for _ in range(3):
+        heard.outcomes.put(LookupError("no such thing"))
+    container = serve(retry=Retry(max=2, delays=0.02), dead_letter=True)
+    send("x", headers={"nameko.language": "de", "own": 1}, message_id="m-1")
+    assert [heard.take() for _ in range(3)] == ["x"] * 3
+    container.stop()
+    properties, body = dead_message(broker_uri, queue_name)
+    headers = properties.headers
+    assert body == b'"x"'
+    assert properties.message_id == "m-1"
+    assert (headers["nameko.language"], headers["own"]) == ("de", 1)
+    assert headers["x-threadko-reason"] == "exhausted"
+    assert headers["x-threadko-failures"] == 3
+    assert headers["x-threadko-error"] == "LookupError: no such thing"
+    assert headers["x-threadko-routing-key"] == queue_name
+    assert headers["x-threadko-first-death"].endswith("+00:00")
+    assert heard.calls.empty()
+
+
+def test_error_that_is_not_to_be_retried_ends_it_at_once(
+    serve, send, heard, broker_uri, queue_name
+):
+    heard.outcomes.put(KeyError("x"))
+    container = serve(retry=Retry(delays=0.02, exceptions=ValueError), dead_letter=True)
+    send(1)
+    heard.take()
+    container.stop()
+    properties, _ = dead_message(broker_uri, queue_name)
+    assert properties.headers["x-threadko-reason"] == "failed"
+
+
+def test_unreadable_message_lies_in_the_dead_queue(serve, send, heard, broker_uri, queue_name):
+    container = serve(dead_letter=True)
+    amqp.publish(broker_uri, b"{", routing_key=queue_name, content_type="application/json")
+    send("good")
+    assert heard.take() == "good"
+    container.stop()
+    properties, body = dead_message(broker_uri, queue_name)
+    assert (properties.headers["x-threadko-reason"], body) == ("undecodable", b"{")
+
+
+def test_exhausted_message_without_a_dead_queue_is_dropped_and_said(
+    serve, send, heard, broker_uri, queue_name, caplog
+):
+    heard.outcomes.put(LookupError("no such thing"))
+    heard.outcomes.put(LookupError("no such thing"))
+    container = serve(retry=Retry(max=1, delays=0.02))
+    send(1)
+    assert [heard.take(), heard.take()] == [1, 1]
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert f"a message of {queue_name} is dropped, exhausted" in caplog.text
+
+
+@pytest.mark.parametrize("given", ["", "x" * 253])
+def test_queue_without_room_for_a_dead_one_fails_the_start(container_factory, amqp_config, given):
+    class Consuming:
+        name = "consuming"
+
+        @consume(Queue(given, exclusive=True), dead_letter=True)
+        def handle(self, body):
+            pass
+
+    with pytest.raises(ConfigurationError, match=r"name of its own|bytes long"):
+        container_factory(Consuming, config=amqp_config).start()
+
+
+def test_waiting_holds_neither_prefetch_nor_neighbours(serve, send, heard, broker_uri, queue_name):
+    heard.outcomes.put(LookupError())
+    container = serve(retry=Retry(delays=3600), prefetch_count=1, config={"max_workers": 1})
+    send("fails")
+    for number in range(20):
+        send(number)
+    assert heard.take() == "fails"
+    assert [heard.take() for _ in range(20)] == list(range(20))
+    waiting = f"{queue_name}.delay-3600000"
+    container.stop()
+    assert depth(broker_uri, waiting) == 1
+    amqp.delete_queue(broker_uri, waiting)
+
+
+def test_queue_and_exchange_of_one_name_may_both_have_delays(
+    container_factory, amqp_config, names, queue_name, broker_uri, heard, caplog
+):
+    exchange = Exchange(queue_name)
+
+    class Consuming:
+        name = names.service()
+
+        @consume(Queue(queue_name, exchange, routing_key="k"), retry=Retry(max=1, delays=0.05))
+        def handle(self, body):
+            heard(body)
+
+    heard.outcomes.put(LookupError())
+    container = container_factory(Consuming, config=amqp_config)
+    container.start()
+    amqp_publish.Publisher(broker_uri).publish("x", exchange=exchange, routing_key="k", delay=0.05)
+    assert [heard.take(), heard.take()] == ["x", "x"]
+    container.stop()
+    amqp.delete_exchange(broker_uri, queue_name)
+    assert "could not be moved" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-threadko-failures": 2**63 - 1},
+        {"x-threadko-failures": "many", "x-threadko-first-death": {"a": [None]}},
+        {"x-threadko-error": b"\xff", "x-threadko-exchange": 5, "x-death": "x"},
+        {"large": "x" * 129_500},  # room for itself, and not for what is added
+    ],
+    ids=["count", "types", "bytes", "size"],
+)
+def test_no_header_saves_a_message_from_its_dead_queue(
+    serve, send, heard, broker_uri, queue_name, headers
+):
+    for _ in range(2):
+        heard.outcomes.put(LookupError("é" * 1000))
+    container = serve(retry=Retry(max=1, delays=0.02), dead_letter=True)
+    send("x", headers=headers)
+    dead = wait_dead(broker_uri, queue_name)
+    assert dead.body == b'"x"'
+    assert dead.properties.content_type == "application/json"
+    assert dead.properties.headers["x-threadko-reason"] in ("exhausted", "failed")
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
+def test_dead_queue_that_is_deleted_is_made_anew(serve, send, heard, broker_uri, queue_name):
+    container = serve(dead_letter=True)
+    for number in range(3):
+        heard.outcomes.put(LookupError())
+        send(number)
+        heard.take()
+        assert wait_dead(broker_uri, queue_name).body == str(number).encode()
+        amqp.delete_queue(broker_uri, f"{queue_name}.dead")
+    container.stop()
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), _SilentError(), MemoryError()]
+)
+def test_error_of_any_kind_is_the_end_of_its_message_alone(
+    serve, send, heard, broker_uri, queue_name, error
+):
+    heard.outcomes.put(error)
+    container = serve(dead_letter=True)
+    send("bad")
+    send("good")
+    assert {heard.take(), heard.take()} == {"bad", "good"}
+    assert wait_dead(broker_uri, queue_name).body == b'"bad"'
+    container.stop()
+
+
+def test_message_that_cannot_be_moved_goes_back(serve, send, heard, broker_uri, queue_name, caplog):
+    with pika_channel(broker_uri) as channel:
+        channel.queue_declare(f"{queue_name}.dead", durable=False)  # not what is to be declared
+    heard.outcomes.put(LookupError())
+    container = serve(dead_letter=True)
+    send(1)
+    assert [heard.take(), heard.take()] == [1, 1]
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+    assert "could not be moved" in caplog.text
+
+
+def test_cut_while_a_failed_message_is_moved_loses_nothing(
+    container_factory, amqp_config, names, queue_name, broker_uri, send
+):
+    class Failing:
+        name = names.service()
+
+        @consume(Queue(queue_name), dead_letter=True)
+        def fail(self, body):
+            raise LookupError
+
+    with Proxy.for_uri(broker_uri) as proxy:
+        config = {**amqp_config, "AMQP_URI": proxy.uri_for(broker_uri)}
+        container = container_factory(Failing, config=config)
+        container.start()
+        for number in range(200):
+            send(number)
+            if number % 50 == 25:
+                proxy.cut()
+        dead = set()
+        while len(dead) < 200:
+            dead.add(dead_message(broker_uri, queue_name)[1])
+        container.stop()
+    assert dead == {str(number).encode() for number in range(200)}
+
+
+# Publishing
+
+
+@pytest.fixture
+def publishing(container_factory, amqp_config, names):
+    """Starts a service with one publisher, and returns a client whose `run` publishes."""
+    clients = []
+
+    def publishing(publisher, config=(), **members):
+        class Publishing:
+            name = names.service()
+            publish = publisher
+
+            @rpc
+            def run(self, payload, options):
+                self.publish(payload, **options)
+
+        for key, value in members.items():
+            setattr(Publishing, key, value)
+        container_factory(Publishing, config={**amqp_config, **dict(config)}).start()
+        client = ServiceRpcClient(
+            Publishing.name, context_data={"language": "de"}, config=amqp_config, timeout=TIMEOUT
+        )
+        clients.append(client)
+        return client.start()
+
+    yield publishing
+    for client in clients:
+        client.stop()
+
+
+def test_publisher_sends_the_context_along_and_call_options_win(publishing, broker_uri, queue_name):
+    amqp.declare_queue(broker_uri, queue_name)
+    client = publishing(
+        Publisher(
+            routing_key="nowhere",
+            headers={"a": "1", "nameko.language": "fr"},
+            extra_headers={"b": "1"},
+            expiration=60,
+            priority=1,
+        )
+    )
+    options = {"routing_key": queue_name, "headers": {"a": "2"}, "priority": 2}
+    client.run({"x": 1}, options)
+    message = amqp.expect_message(broker_uri, queue_name)
+    headers = message.properties.headers
+    assert json.loads(message.body) == {"x": 1}
+    assert (headers["a"], headers["b"], headers["nameko.language"]) == ("2", "1", "de")
+    assert [name for name in headers if name.startswith("nameko.")] == [
+        "nameko.language",
+        "nameko.call_id_stack",
+    ]
+    assert headers["nameko.call_id_stack"][-1].split(".")[1] == "run"
+    assert (message.properties.priority, message.properties.expiration) == (2, "60000")
+
+
+def test_exchange_and_declarations_stand_when_the_service_runs(publishing, broker_uri, queue_name):
+    exchange = Exchange(f"{queue_name}-x", "topic", auto_delete=True)
+    publishing(Publisher(exchange=exchange, declare=[Queue(queue_name, exchange, "a.*")]))
+    with pika_channel(broker_uri) as channel:
+        channel.basic_publish(exchange.name, "a.b", b"x")
+    assert amqp.expect_message(broker_uri, queue_name).body == b"x"
+
+
+def test_declaration_that_is_refused_fails_the_start(publishing, broker_uri, queue_name):
+    with pika_channel(broker_uri) as channel:
+        channel.queue_declare(queue_name, durable=False)
+    with pytest.raises(BrokerRefused, match="other arguments"):
+        publishing(Publisher(declare=[Queue(queue_name)]))
+
+
+def test_delayed_message_arrives_later_at_its_exchange(publishing, broker_uri, queue_name):
+    exchange = Exchange(f"{queue_name}-x", "topic", auto_delete=True)
+    client = publishing(Publisher(exchange=exchange, declare=[Queue(queue_name, exchange, "a.*")]))
+    client.run("later", {"routing_key": "a.b", "delay": 0.1})
+    client.run("now", {"routing_key": "a.b"})
+    bodies = [amqp.expect_message(broker_uri, queue_name).body for _ in range(2)]
+    assert bodies == [b'"now"', b'"later"']
+
+
+def test_delay_that_is_none_is_an_error(publishing, queue_name):
+    client = publishing(Publisher(routing_key=queue_name))
+    with pytest.raises(Exception, match="delay must be seconds"):
+        client.run("x", {"delay": -1})
+
+
+def test_two_publishers_share_a_connection_and_another_broker_has_its_own(
+    publishing, broker_uri, queue_name
+):
+    amqp.declare_queue(broker_uri, queue_name)
+    before = {each.name for each in threading.enumerate()}
+    client = publishing(
+        Publisher(), second=Publisher(), elsewhere=Publisher(uri=f"{broker_uri}?heartbeat=30")
+    )
+    client.run(1, {"routing_key": queue_name})
+    new = [each.name for each in threading.enumerate() if each.name not in before]
+    assert len([name for name in new if "-publisher-" in name]) == 2
+
+
+def test_undeliverable_and_refused_messages_are_errors_of_the_call(publishing, names):
+    client = publishing(Publisher(mandatory=True))
+    with pytest.raises(Exception, match="no queue takes"):
+        client.run(1, {"routing_key": names.queue()})
+    with pytest.raises(Exception, match="404"):
+        client.run(1, {"exchange": names.queue()})
+
+
+def test_kill_wakes_a_worker_that_waits_for_its_confirm(
+    container_factory, amqp_config, names, broker_uri, queue_name, send
+):
+    seen = queue.SimpleQueue()
+    gate = Gate()
+
+    with Proxy.for_uri(broker_uri) as proxy:
+
+        class Publishing:
+            name = names.service()
+            publish = Publisher(uri=proxy.uri_for(broker_uri))
+
+            @consume(Queue(queue_name))
+            def run(self, body):
+                gate.hold()
+                try:
+                    self.publish("x", routing_key="nowhere", timeout=10 * TIMEOUT)
+                except BaseException as error:
+                    seen.put(error)
+                    raise
+
+        container = container_factory(Publishing, config=amqp_config)
+        container.start()
+        send(1)
+        gate.wait_reached()
+        proxy.hole()
+        gate.released.set()
+        proxy.wait_for(lambda: proxy.swallowed["up"] > 0)
+        container.kill()
+        assert isinstance(seen.get(timeout=TIMEOUT), WorkerKilled)
+
+
+def test_properties_of_all_messages_and_of_one(publishing, broker_uri, queue_name):
+    amqp.declare_queue(broker_uri, queue_name)
+    client = publishing(Publisher(app_id="shop", delivery_mode=1, routing_key=queue_name))
+    client.run("x", {"correlation_id": "c", "type": "t", "serializer": "yaml"})
+    got = amqp.expect_message(broker_uri, queue_name).properties
+    assert (got.app_id, got.delivery_mode, got.correlation_id, got.type, got.content_type) == (
+        "shop",
+        1,
+        "c",
+        "t",
+        "application/x-yaml",
+    )

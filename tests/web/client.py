@@ -1,0 +1,64 @@
+"""Raw HTTP for tests: bytes out, responses in."""
+
+import contextlib
+import socket
+
+from tests.support.timing import TIMEOUT
+
+
+class RawClient:
+    """One connection that sends what no honest client would."""
+
+    def __init__(self, address):
+        self.sock = socket.create_connection(tuple(address), timeout=TIMEOUT)
+        self.rest = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.sock.close()
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def receive(self):
+        """Return what comes next, b"" at the end (a reset is an end too)."""
+        try:
+            return self.sock.recv(65536)
+        except ConnectionError:
+            return b""
+
+    def read_to_end(self):
+        data = self.rest
+        while chunk := self.receive():
+            data += chunk
+        return data
+
+    def read_response(self):
+        """Return the status and the body of the next response, which has a Content-Length."""
+        while b"\r\n\r\n" not in self.rest:
+            chunk = self.receive()
+            assert chunk, f"closed after {self.rest!r}"
+            self.rest += chunk
+        head, _, body = self.rest.partition(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        while len(body) < length:
+            chunk = self.receive()
+            assert chunk, "closed within a body"
+            body += chunk
+        self.rest = body[length:]
+        return int(head.split(b" ")[1]), body[:length]
+
+
+def ask(address, data):
+    """Send bytes on a new connection, then nothing more; return all that comes."""
+    with RawClient(address) as client:
+        client.send(data)
+        with contextlib.suppress(OSError):  # closed by the other side already
+            client.sock.shutdown(socket.SHUT_WR)
+        return client.read_to_end()

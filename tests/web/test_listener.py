@@ -1,0 +1,447 @@
+"""The listener with real sockets: hostile shapes, dawdlers, those who leave, descriptors."""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import requests
+import trustme
+
+from tests.containers.dummies import Gate
+from tests.support.timing import TIMEOUT
+from tests.web.client import RawClient, ask
+from tests.web.shapes import BAD, CUT, GOOD, POST
+from threadko.concurrency.deadline import Deadline
+from threadko.web.addresses import BindAddress, open_door
+from threadko.web.handlers import http
+from threadko.web.listener import HttpListener
+from threadko.web.parser import Limits
+
+LIMITS = {"HTTP_MAX_HEADER_SIZE": 4096, "HTTP_MAX_BODY_SIZE": 1024}
+FINE = b"GET /echo?fine HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Echo:
+    name = "echo"
+
+    @http("GET,POST", "/echo")
+    def echo(self, request):
+        detail = request.get_data() or request.query_string
+        return request.method.encode() + b" " + request.path.encode() + b" " + detail
+
+
+def url(address, path="/echo"):
+    return f"http://{address}{path}"
+
+
+def test_bad_shapes_get_their_status_once_and_cost_nothing(serve, caplog):
+    _, address = serve(Echo, **LIMITS)
+    for data, status in BAD:
+        answer = ask(address, data + FINE)
+        assert answer.startswith(b"HTTP/1.1 %d " % status), (data, answer)
+        assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) == 1, data
+        assert b"Connection: close" in answer
+        assert b"Traceback" not in answer
+    for data in CUT:
+        assert ask(address, data) == b"", data
+    assert "Traceback" not in caplog.text
+    with RawClient(address) as client:
+        client.send(FINE)
+        assert client.read_response() == (200, b"GET /echo fine")
+
+
+def test_good_shapes_are_answered_one_after_the_other(serve, connect):
+    _, address = serve(Echo, **LIMITS)
+    for data, body in GOOD:
+        assert ask(address, data).endswith(b"\r\n\r\n" + body)
+    client = connect(address)
+    kept = [(data, body) for data, body in GOOD if b"HTTP/1.0" not in data]
+    client.send(b"".join(data for data, _ in kept))
+    for _, body in kept:
+        assert client.read_response() == (200, body)
+
+
+def test_slow_senders_hold_nobody_up_and_are_cut_off(serve, connect):
+    _, address = serve(Echo, max_workers=2, HTTP_WAITERS=1, HTTP_REQUEST_TIMEOUT=1.5)
+    slow = [connect(address) for _ in range(100)]
+    for number, client in enumerate(slow):
+        client.send([b"GET /ec", POST + b"Content-Length: 9\r\n\r\nhel"][number % 2])
+    for _ in range(20):
+        assert requests.get(url(address), timeout=TIMEOUT).status_code == 200
+    for client in slow:
+        assert client.read_to_end().startswith(b"HTTP/1.1 408 ")
+
+
+def test_silent_connections_hold_no_thread_and_are_closed(serve, connect):
+    _, address = serve(Echo, max_workers=1, HTTP_WAITERS=1, HTTP_IDLE_TIMEOUT=1.0)
+    silent = [connect(address) for _ in range(50)]
+    assert requests.get(url(address), timeout=TIMEOUT).status_code == 200
+    for client in silent:
+        assert client.read_to_end() == b""
+
+
+def test_too_many_connections_get_503(serve, connect):
+    _, address = serve(Echo, HTTP_MAX_CONNECTIONS=3)
+    kept = [connect(address) for _ in range(3)]
+    for client in kept:
+        client.send(FINE)
+        assert client.read_response()[0] == 200
+    answer = connect(address).read_to_end()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1" in answer
+    kept[0].sock.close()
+    while not ask(address, FINE).startswith(b"HTTP/1.1 200 "):
+        pass
+
+
+def test_continue_is_sent_before_the_body(serve, connect):
+    _, address = serve(Echo)
+    client = connect(address)
+    client.send(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+    assert client.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.send(b"hello")
+    assert client.read_response() == (200, b"POST /echo hello")
+
+
+def test_httpx_sends_in_chunks_over_kept_connections(serve):
+    _, address = serve(Echo)
+    with httpx.Client(base_url=f"http://{address}", timeout=TIMEOUT, trust_env=False) as client:
+        for count in (0, 1, 300):
+            answer = client.post("/echo", content=(b"chunk " for _ in range(count)))
+            assert answer.text == "POST /echo " + "chunk " * count
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            texts = list(pool.map(lambda n: client.get(f"/echo?{n}").text, range(500)))
+    assert texts == [f"GET /echo {number}" for number in range(500)]
+
+
+class Stream:
+    name = "stream"
+    closed = threading.Event()
+    began = threading.Event()
+
+    @http("GET", "/endless")
+    def endless(self, request):
+        try:
+            while True:
+                yield b"x" * 1000
+                self.began.set()
+        finally:
+            self.closed.set()
+
+    @http("GET", "/large")
+    def large(self, request):
+        return b"x" * 50_000_000
+
+    @http("GET", "/larger-than-buffers")
+    def larger(self, request):
+        return b"x" * 10_000_000
+
+    @http("GET", "/fine")
+    def fine(self, request):
+        return "fine"
+
+
+def test_client_that_leaves_closes_the_stream(serve, connect, caplog):
+    Stream.closed.clear()
+    _, address = serve(Stream, max_workers=1)
+    client = connect(address)
+    client.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert Stream.began.wait(TIMEOUT)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.sock.close()
+    assert Stream.closed.wait(TIMEOUT)
+    assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
+    assert "Traceback" not in caplog.text
+
+
+def test_client_that_does_not_read_holds_no_worker(serve, connect):
+    _, address = serve(Stream, max_workers=1, HTTP_REQUEST_TIMEOUT=2.0)
+    client = connect(address)
+    client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
+    # It is cut off: far less than all has come, and then the end.
+    threading.Event().wait(2.5)
+    assert len(client.read_to_end()) < 50_000_000
+
+
+def test_tls_and_plain_bytes_on_it(serve, connect, tmp_path):
+    authority = trustme.CA()
+    certificate = tmp_path / "server.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    trusted = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(trusted)
+    _, address = serve(Echo, HTTP_TLS={"certfile": str(certificate)}, HTTP_IDLE_TIMEOUT=5)
+    silent = [connect(address) for _ in range(40)]  # none of which ever shakes hands
+    assert silent
+    session = requests.Session()
+    session.trust_env = False  # a bundle in the environment would win
+    session.verify = str(trusted)
+    for size in (1, 100_000, 5_000_000):
+        response = session.post(f"https://{address}/echo", data=b"x" * size, timeout=TIMEOUT)
+        assert len(response.content) == size + len("POST /echo ")
+    assert b"HTTP/1.1 200" not in ask(address, FINE)
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.Session().get(f"https://{address}/echo", timeout=TIMEOUT)
+    context = ssl.create_default_context(cafile=trusted)
+    with socket.create_connection(tuple(address), TIMEOUT) as plain:
+        tls = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        tls.sendall(FINE * 3)
+        data = b""
+        while data.count(b"GET /echo fine") < 3:
+            data += tls.recv(65536)
+        tls.close()
+
+
+def test_full_pool_says_503_and_serves_again(serve):
+    gate = Gate()
+
+    class Slow:
+        name = "slow"
+
+        @http("GET", "/slow")
+        def slow(self, request):
+            gate.hold()
+            return "done"
+
+    _, address = serve(Slow, max_workers=1, HTTP_WAITERS=2, HTTP_QUEUE_TIMEOUT=0.3)
+    answers = []
+    first = threading.Thread(
+        target=lambda: answers.append(requests.get(url(address, "/slow"), timeout=TIMEOUT))
+    )
+    first.start()
+    gate.wait_reached()
+    waiting = [
+        threading.Thread(
+            target=lambda: answers.append(requests.get(url(address, "/slow"), timeout=TIMEOUT))
+        )
+        for _ in range(8)
+    ]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join(TIMEOUT)
+    assert [each.status_code for each in answers] == [503] * 8
+    assert {each.headers["Retry-After"] for each in answers} == {"1"}
+    gate.released.set()
+    first.join(TIMEOUT)
+    assert answers[-1].text == "done"
+    assert requests.get(url(address, "/slow"), timeout=TIMEOUT).text == "done"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_handler_that_raises_anything_leaves_the_server_serving(serve, kind):
+    class Leaving:
+        name = "leaving"
+
+        @http("GET", "/leave")
+        def leave(self, request):
+            raise kind("secret")
+
+        @http("GET", "/stream")
+        def stream(self, request):
+            yield "part"
+            raise kind("secret")
+
+    _, address = serve(Leaving)
+    for _ in range(30):
+        response = requests.get(url(address, "/leave"), timeout=TIMEOUT)
+        assert (response.status_code, response.text) == (500, "Error: internal server error\n")
+    answer = ask(address, b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.endswith(b"4\r\npart\r\n")  # no end of the chunks: it is not complete
+    assert b"secret" not in answer
+
+
+def test_access_log_has_a_line_for_each_request(serve, caplog):
+    caplog.set_level("INFO", logger="threadko.access")
+    _, address = serve(Echo)
+    ask(address, FINE)
+    ask(address, b"nonsense\r\n\r\n")
+    lines = []
+    while len(lines) < 2:  # written when the response has left
+        lines = [each.getMessage() for each in caplog.records if each.name == "threadko.access"]
+    assert lines[0].startswith('127.0.0.1 "GET /echo?fine" 200 ')
+    assert lines[1] == '127.0.0.1 "-" 400 the request line is malformed'
+
+
+STARVING = """
+import resource, sys
+from tests.web.test_listener import Echo
+from threadko.containers import ServiceContainer
+
+container = ServiceContainer(Echo, config={"WEB_SERVER_ADDRESS": "127.0.0.1:0", "max_workers": 2})
+container.start()
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+print(container.entrypoints[0].server.bind_addr.port, flush=True)
+sys.stdin.readline()
+container.stop()
+"""
+
+
+def test_process_without_descriptors_waits_and_serves_again():
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARVING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        clients = [RawClient(address) for _ in range(60)]
+        clients[0].send(FINE)  # those that are in are served
+        assert clients[0].read_response() == (200, b"GET /echo fine")
+        used = Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]
+        threading.Event().wait(0.5)
+        spent = Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]
+        ticks = sum(map(int, spent)) - sum(map(int, used))
+        assert ticks / os.sysconf("SC_CLK_TCK") < 0.25, "it runs in circles"
+        for client in clients:
+            client.sock.close()
+        with RawClient(address) as client:
+            client.send(FINE)
+            assert client.read_response() == (200, b"GET /echo fine")
+        _, errors = process.communicate("end\n", timeout=TIMEOUT)
+        assert process.returncode == 0
+        assert errors.count("no descriptors are left") <= 1
+        assert "Traceback" not in errors
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_waiting_counts_from_arrival_however_many_wait(serve):
+    gate = Gate()
+
+    class Slow:
+        name = "slow"
+
+        @http("GET", "/slow")
+        def slow(self, request):
+            gate.hold()
+            return "done"
+
+    wait = TIMEOUT / 20
+    _, address = serve(Slow, max_workers=1, HTTP_WAITERS=2, HTTP_QUEUE_TIMEOUT=wait)
+    request = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+    with RawClient(address) as first, contextlib.ExitStack() as stack:
+        first.send(request)
+        gate.wait_reached()
+        begun = time.monotonic()
+        waiting = [stack.enter_context(RawClient(address)) for _ in range(20)]
+        for client in waiting:
+            client.send(request)
+        assert {client.read_response()[0] for client in waiting} == {503}
+        assert time.monotonic() - begun < 5 * wait  # two at a time would take ten times that
+        gate.released.set()
+        assert first.read_response() == (200, b"done")
+
+
+def test_clients_that_do_not_read_leave_threads_to_the_others(serve, connect):
+    _, address = serve(Stream, max_workers=2, HTTP_WAITERS=1, HTTP_QUEUE_TIMEOUT=TIMEOUT)
+    for _ in range(20):
+        connect(address).send(b"GET /larger-than-buffers HTTP/1.1\r\nHost: a\r\n\r\n")
+    for _ in range(20):
+        assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
+
+
+def test_clients_that_send_without_end_leave_their_turn_to_others(serve, connect):
+    _, address = serve(Echo, max_workers=1, HTTP_WAITERS=1)
+    done = threading.Event()
+
+    def send(client):
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                client.send(FINE * 500)
+
+    def read(client):
+        while client.receive():
+            pass
+
+    players = []
+    floods = [connect(address) for _ in range(4)]
+    for client in floods:
+        for act in (send, read):
+            players.append(threading.Thread(target=act, args=(client,), daemon=True))
+            players[-1].start()
+    for _ in range(20):
+        with RawClient(address) as client:
+            client.send(FINE)
+            assert client.read_response() == (200, b"GET /echo fine")
+    done.set()
+    for client in floods:
+        client.sock.shutdown(socket.SHUT_RDWR)
+    for player in players:
+        player.join(TIMEOUT)
+
+
+def test_part_of_a_request_behind_another_has_its_deadline(serve, connect):
+    _, address = serve(Echo, HTTP_REQUEST_TIMEOUT=0.3, HTTP_IDLE_TIMEOUT=10 * TIMEOUT)
+    client = connect(address)
+    client.send(FINE + b"GET /ec")
+    assert client.read_response() == (200, b"GET /echo fine")
+    assert client.read_to_end().startswith(b"HTTP/1.1 408 ")
+
+
+def test_access_log_is_of_one_line_whatever_is_asked_for(serve, caplog):
+    caplog.set_level("INFO", logger="threadko.access")
+    _, address = serve(Echo)
+    ask(address, b'GET /\x85\x9b2J\xe4" HTTP/1.1\r\nHost: a\r\n\r\n')
+    lines = []
+    while not lines:
+        lines = [each.getMessage() for each in caplog.records if each.name == "threadko.access"]
+    assert lines[0].startswith('127.0.0.1 "GET /\\x85\\x9b2J\\xe4%22" 404 ')
+
+
+@pytest.fixture
+def listener():
+    """One that answers everything, without any service."""
+
+    def answer(environ, start_response):
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    made = HttpListener(
+        open_door(BindAddress("127.0.0.1", 0), 0o600),
+        answer,
+        limits=Limits(1000, 1000),
+        request_timeout=TIMEOUT,
+        idle_timeout=TIMEOUT,
+        max_connections=100,
+    )
+    made.threads.set_limit(2)
+    made.start()
+    yield made
+    made.close_door(Deadline(TIMEOUT))
+    made.end()
+
+
+def connect_to(listener, connect, count):
+    clients = [connect(listener.door.address) for _ in range(count)]
+    while listener.connections < count:
+        threading.Event().wait(0.001)
+    return clients
+
+
+def test_clients_that_have_just_connected_are_answered_when_the_door_closes(listener, connect):
+    clients = connect_to(listener, connect, 30)
+    with listener.closing.calling(lambda: [each.send(FINE) for each in clients]):
+        listener.close_door(Deadline(TIMEOUT))
+    answers = [client.read_to_end() for client in clients]
+    assert {answer[:13] for answer in answers} == {b"HTTP/1.1 200 "}
+
+
+def test_clients_that_say_nothing_are_left_when_the_door_closes(listener, connect):
+    [client] = connect_to(listener, connect, 1)
+    listener.close_door(Deadline(TIMEOUT))
+    assert client.read_to_end() == b""
+    assert not listener.connections

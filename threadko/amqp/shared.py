@@ -1,0 +1,116 @@
+"""One publishing connection per broker for all publishers of a process.
+
+Threads that meet here: any thread may borrow and publish. A connection is made for the first who
+publishes to its broker, and ends with the last publisher of that broker, or with the process. A
+forked child forgets those of its parent, and makes its own.
+"""
+
+import atexit
+import os
+import threading
+import weakref
+from dataclasses import dataclass, field
+
+from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.publishing import PublishLink
+from threadko.concurrency.threads import run_in_thread, thread_name
+
+__all__ = ["Borrowed"]
+
+# Guessed: nobody publishes any more, so there is nothing to wait for but the broker's goodbye.
+_CLOSE_SECONDS = 1.0
+
+
+@dataclass
+class _Entry:
+    """A connection, and those who may publish on it."""
+
+    users: int = 0
+    link: PublishLink | None = field(default=None, repr=False)
+
+
+_lock = threading.Lock()
+_entries: dict[object, _Entry] = {}  # guarded by _lock
+
+
+class Borrowed:
+    """A share of the connection to one broker; given back when it is forgotten.
+
+    Args:
+        key: those with equal keys share a connection.
+        parameters: of the broker.
+        window: as of `PublishLink`.
+        max_message_size: as of `PublishLink`.
+    """
+
+    def __init__(
+        self,
+        key: object,
+        parameters: BrokerParameters,
+        *,
+        window: int = 1000,
+        max_message_size: int = 16 * 1024 * 1024,
+    ) -> None:
+        self._key = key
+        self._parameters = parameters
+        self._window = window
+        self._max_message_size = max_message_size
+        with _lock:
+            _entries.setdefault(key, _Entry()).users += 1
+        # The collector runs in any thread, and in the midst of anything: the lock may be held by
+        # that very thread.
+        give_back = weakref.finalize(self, _give_back_soon, key)
+        give_back.atexit = False
+
+    def get(self) -> PublishLink:
+        """Return the connection, begun anew if there is none, or the last was refused for good."""
+        with _lock:
+            entry = _entries[self._key]
+            if entry.link is None or entry.link.has_ended:
+                entry.link = PublishLink(
+                    self._parameters,
+                    name=thread_name("publisher", "connection"),
+                    window=self._window,
+                    max_message_size=self._max_message_size,
+                )
+                entry.link.start()
+            return entry.link
+
+
+def _give_back_soon(key: object) -> None:
+    run_in_thread(lambda: _give_back(key), thread_name("publisher", "release"))
+
+
+def _give_back(key: object) -> None:
+    with _lock:
+        entry = _entries.get(key)
+        if entry is None:  # the process has ended them, or was forked
+            return
+        entry.users -= 1
+        if entry.users > 0:
+            return
+        del _entries[key]
+    if entry.link is not None:
+        entry.link.stop(_CLOSE_SECONDS)
+
+
+def _stop_all() -> None:
+    with _lock:
+        links = [entry.link for entry in _entries.values() if entry.link is not None]
+    for link in links:
+        link.stop(_CLOSE_SECONDS)
+
+
+def _forget_all() -> None:
+    """In a forked child: nothing of this is ours, and nobody will ever release that lock."""
+    global _lock
+    _lock = threading.Lock()
+    for entry in _entries.values():
+        if entry.link is not None:
+            entry.link.forget()
+            entry.link = None
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

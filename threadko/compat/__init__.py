@@ -1,0 +1,1 @@
+"""What lets code that was written for something else be used unchanged."""

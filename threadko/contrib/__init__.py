@@ -1,0 +1,1 @@
+"""What joins services to libraries that threadko does not require."""

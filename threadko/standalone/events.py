@@ -1,0 +1,108 @@
+"""Dispatching events from programs that are no services.
+
+A dispatcher may be used by any number of threads at once. It has no state but its options; the
+connection is made for the first event, shared by all publishers of the process that name the same
+broker, and ends with the last of them.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from threadko.amqp.publish import Publisher
+from threadko.configuration import config as global_config
+from threadko.configuration.settings import BrokerSettings
+from threadko.events import check_event_type, get_event_exchange
+from threadko.serialization import Serialization
+
+__all__ = ["EventDispatcher", "event_dispatcher", "get_event_exchange"]
+
+
+class EventDispatcher:
+    """Dispatches events in the name of any service: `dispatch("service", "event_type", data)`.
+
+    Each call returns when the broker has the event.
+
+    Args:
+        uri: the broker, or several nodes of one; the configured one if None.
+        config: read in place of the global configuration.
+        options: those of `threadko.amqp.publish.Publisher`, such as `ssl`, `login_method`,
+            `serializer`, `headers` and `mandatory`.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigurationError: an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        uri: Any = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._config: Mapping[str, Any] = global_config if config is None else config
+        broker = BrokerSettings.from_config(self._config)
+        for name in ("exchange", "routing_key"):
+            options.pop(name, None)
+        own = {"ssl": broker.ssl, "login_method": broker.login_method}
+        own |= {name: options.pop(name) for name in own if options.get(name) is not None}
+        options.setdefault("timeout", broker.publish_timeout)
+        self._publisher: Publisher | None = Publisher(
+            broker.uri if uri is None else uri,
+            ssl=own["ssl"],
+            login_method=own["login_method"],
+            serialization=Serialization.from_config(self._config),
+            heartbeat=broker.heartbeat,
+            window=broker.publish_window,
+            max_message_size=broker.max_message_size,
+            **options,
+        )
+
+    def __call__(
+        self,
+        service_name: str,
+        event_type: str,
+        event_data: Any,
+        *,
+        delay: float | None = None,
+    ) -> None:
+        """Dispatch an event, and return when the broker has it.
+
+        Args:
+            delay: seconds that the broker keeps it before handlers get it.
+
+        Raises:
+            EncodeError: the data cannot be sent.
+            UndeliverableMessage: the option `mandatory` is set, and no queue takes it.
+            PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
+        """
+        publisher = self._publisher
+        if publisher is None:
+            raise RuntimeError("the dispatcher is closed")
+        check_event_type(event_type)
+        publisher.publish(
+            event_data,
+            exchange=get_event_exchange(service_name, self._config),
+            routing_key=event_type,
+            delay=delay,
+        )
+
+    def close(self) -> None:
+        """Dispatch no more; the connection ends when nobody else uses it."""
+        self._publisher = None
+
+    def __enter__(self) -> "EventDispatcher":
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+#: The name that nameko has for it.
+event_dispatcher = EventDispatcher

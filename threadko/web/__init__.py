@@ -1,0 +1,1 @@
+"""HTTP entrypoints on werkzeug and cheroot."""
