@@ -1,29 +1,24 @@
 """Looking into a dead queue, and bringing messages back: for operators, one at a time.
 
-Threads that meet here: ``read``, ``replay``, ``drop`` and ``close`` belong to the thread that made
-the object; everything else runs on the link's thread, and hands its outcome over in a future. The
-messages that were read stay with this connection until they are settled; when it ends the broker
-puts all others back in their order.
+Threads that meet here are those of a visit: ``read``, ``replay`` and ``drop`` belong to the thread
+that made the object. The messages that were read stay with this connection until they are settled;
+when it ends the broker puts all others back in their order.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from threadko.amqp.confirms import ConfirmChannel, Outgoing
-from threadko.amqp.connection import Channel, ChannelHandler, Connection
+from threadko.amqp.connection import Channel, Connection
 from threadko.amqp.delays import dead_queue, strip_history
 from threadko.amqp.errors import translate
-from threadko.amqp.link import Link
 from threadko.amqp.message import Delivery, ack_frame, encode_properties
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.topology import Steps, run_steps
-from threadko.concurrency.deadline import Deadline
-from threadko.concurrency.threads import thread_name
+from threadko.amqp.visits import Visit
 from threadko.context import new_id
 from threadko.exceptions import (
     BrokerUnavailable,
@@ -34,8 +29,9 @@ from threadko.exceptions import (
 
 __all__ = ["DeadLetters"]
 
+T = TypeVar("T")
+
 _LOOKING, _SENDING = 1, 2  # the numbers of the channels
-_CLOSE_SECONDS = 5.0
 _MISSING = 404
 
 
@@ -78,7 +74,7 @@ class _Replayed(Outgoing):
         self.confirmed.set_exception(PublishFailed(f"a message could not be sent: {error}"))
 
 
-class DeadLetters(ChannelHandler):
+class DeadLetters(Visit):
     """The messages of a queue that have failed for good; a context manager.
 
     Args:
@@ -91,39 +87,15 @@ class DeadLetters(ChannelHandler):
     """
 
     def __init__(self, parameters: BrokerParameters, queue: str, *, timeout: float = 30.0) -> None:
+        super().__init__(parameters, timeout=timeout, name="dead")
         self.queue = queue
         self.left = 0
         self._name = dead_queue(queue).name
-        self._timeout = timeout
-        self._link = Link(parameters, name=thread_name("dead", "connection"), session=self)
         # Touched by the link's thread alone.
         self._sending = ConfirmChannel(self._link, _SENDING, on_ready=self._link.came_up)
         self._channel: Channel | None = None
         self._found: list[Delivery] = []
         self._asked: set[Future[Any]] = set()
-
-    def __enter__(self) -> "DeadLetters":
-        """Connect.
-
-        Raises:
-            BrokerRefused: the broker refuses this login.
-            BrokerUnavailable: it does not answer in time.
-        """
-        self._link.start()
-        try:
-            self._link.wait_up(Deadline(self._timeout))
-        except BaseException:
-            self._link.stop(0)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._link.stop(_CLOSE_SECONDS)
 
     def read(self, limit: int) -> list[Delivery]:
         """Return the messages, the oldest first, and keep them until they are settled.
@@ -135,7 +107,7 @@ class DeadLetters(ChannelHandler):
             LookupError: there is no dead queue.
             BrokerError: the broker refuses to show it, or the connection was lost.
         """
-        return list(self._ask(lambda done: self._read(limit, done)))
+        return self._do(lambda done: self._read(limit, done))
 
     def replay(self, delivery: Delivery) -> None:
         """Put a message back into its queue, as it was before it failed for the first time.
@@ -151,29 +123,21 @@ class DeadLetters(ChannelHandler):
         message_id = properties.message_id or new_id()
         again = replace(properties, headers=headers, user_id=None, message_id=message_id)
         message = _Replayed(self.queue, encode_properties(again), delivery.body, message_id)
-        self._link.post(lambda: self._sending.send(message))
-        self._wait(message.confirmed)
+        self._ask(lambda: self._sending.send(message), message.confirmed)
         self.drop(delivery)
 
     def drop(self, delivery: Delivery) -> None:
         """Delete a message for good."""
-        self._ask(lambda done: self._drop(delivery, done))
+        self._do(lambda done: self._drop(delivery, done))
 
-    def _ask(self, work: Callable[[Future[Any]], None]) -> Any:
-        done: Future[Any] = Future()
+    def _do(self, work: Callable[[Future[T]], None]) -> T:
+        done: Future[T] = Future()
 
         def begin() -> None:
             self._asked.add(done)
             work(done)
 
-        self._link.post(begin)
-        return self._wait(done)
-
-    def _wait(self, done: Future[Any]) -> Any:
-        try:
-            return done.result(self._timeout)
-        except FutureTimeoutError as error:
-            raise BrokerUnavailable("the broker does not answer") from error
+        return self._ask(begin, done)
 
     # The link's thread: the session
 
@@ -186,13 +150,6 @@ class DeadLetters(ChannelHandler):
         self._sending.detach(error)
         self._channel = None
         self._fail(BrokerUnavailable(f"the connection was lost: {error}"))
-
-    def turn(self) -> None:
-        """Nothing is saved up for the end of a turn."""
-
-    def finish(self) -> None:
-        """Close; what is not settled goes back by itself."""
-        self._link.finished()
 
     def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
         """Let nobody wait in vain."""
@@ -218,7 +175,7 @@ class DeadLetters(ChannelHandler):
         """Keep a message."""
         self._found.append(Delivery(1, tag, redelivered, exchange, routing_key, header, body))
 
-    def _read(self, limit: int, done: Future[Any]) -> None:
+    def _read(self, limit: int, done: Future[list[Delivery]]) -> None:
         connection = self._link.connection
         if connection is None:
             self._fail(BrokerUnavailable("the connection was lost"))
@@ -241,7 +198,7 @@ class DeadLetters(ChannelHandler):
             on_close=closed,
         )
 
-    def _look(self, channel: Channel, limit: int, done: Future[Any]) -> Steps:
+    def _look(self, channel: Channel, limit: int, done: Future[list[Delivery]]) -> Steps:
         # Never declared here: a dead queue that is not there has nothing in it.
         yield lambda ready: channel.queue_declare(self._name, passive=True, callback=ready)
         yield lambda ready: channel.basic_qos(prefetch_count=min(limit, 65535), callback=ready)
@@ -261,7 +218,7 @@ class DeadLetters(ChannelHandler):
         self._asked.discard(done)
         done.set_result(self._found[:limit])
 
-    def _drop(self, delivery: Delivery, done: Future[Any]) -> None:
+    def _drop(self, delivery: Delivery, done: Future[None]) -> None:
         connection, channel = self._link.connection, self._channel
         if connection is None or channel is None:
             self._fail(BrokerUnavailable("the connection was lost"))

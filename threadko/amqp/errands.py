@@ -1,38 +1,31 @@
 """Small errands to a broker: for programs that look, clear away or fetch one message.
 
-Threads that meet here: all public methods belong to the thread that made the object; everything
-else runs on the link's thread, and hands its outcome over in a future. Each errand has the one
-channel to itself, and ends when that is closed: by us, so that the broker has seen all of it, or by
-the broker, which refuses.
+Threads that meet here are those of a visit. Each errand has the one channel to itself, and ends
+when that is closed: by us, so that the broker has seen all of it, or by the broker, which refuses.
 """
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
-from threadko.amqp.connection import Channel, ChannelHandler, Connection
+from threadko.amqp.connection import Channel, Connection
 from threadko.amqp.entities import Queue
 from threadko.amqp.errors import translate
-from threadko.amqp.link import Link
 from threadko.amqp.message import Delivery, ack_frame
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.topology import Steps, declare, run_steps
-from threadko.concurrency.deadline import Deadline
-from threadko.concurrency.threads import thread_name
+from threadko.amqp.visits import Visit
 from threadko.exceptions import BrokerUnavailable, ThreadkoError
 
 __all__ = ["Errands"]
 
 _CHANNEL = 1
-_CLOSE_SECONDS = 5.0
 _SOON_SECONDS = 1.0  # guessed: within which a message comes that the broker has counted
 
 
-class Errands(ChannelHandler):
+class Errands(Visit):
     """A connection for errands, one after the other; a context manager.
 
     Args:
@@ -44,35 +37,11 @@ class Errands(ChannelHandler):
     def __init__(
         self, parameters: BrokerParameters, *, timeout: float = 30.0, name: str = "errands"
     ) -> None:
-        self._timeout = timeout
-        self._link = Link(parameters, name=thread_name(name, "connection"), session=self)
+        super().__init__(parameters, timeout=timeout, name=name)
         # Touched by the link's thread alone.
         self._running: Future[None] | None = None
         self._delivered: list[Delivery] = []
         self._on_delivered: Callable[[], None] | None = None
-
-    def __enter__(self) -> "Errands":
-        """Connect.
-
-        Raises:
-            BrokerRefused: the broker refuses this login.
-            BrokerUnavailable: it does not answer in time.
-        """
-        self._link.start()
-        try:
-            self._link.wait_up(Deadline(self._timeout))
-        except BaseException:
-            self._link.stop(0)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._link.stop(_CLOSE_SECONDS)
 
     def declare(self, queue: Queue) -> None:
         """Declare a queue; one that is exclusive lasts as long as this connection.
@@ -140,12 +109,7 @@ class Errands(ChannelHandler):
 
     def _run(self, make_steps: Callable[[Channel], Steps], extra: float = 0.0) -> None:
         done: Future[None] = Future()
-        if not self._link.post(lambda: self._begin(make_steps, done)):
-            raise BrokerUnavailable("the connection has ended")
-        try:
-            done.result(self._timeout + extra)
-        except FutureTimeoutError as error:
-            raise BrokerUnavailable("the broker does not answer") from error
+        self._ask(lambda: self._begin(make_steps, done), done, extra)
 
     # The link's thread: the session
 
@@ -156,13 +120,6 @@ class Errands(ChannelHandler):
     def end(self, error: ThreadkoError) -> None:
         """Whoever waits for an errand waits in vain."""
         self._finish(BrokerUnavailable(f"the connection was lost: {error}"))
-
-    def turn(self) -> None:
-        """Nothing is saved up for the end of a turn."""
-
-    def finish(self) -> None:
-        """Close."""
-        self._link.finished()
 
     def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
         """Let nobody wait in vain."""
