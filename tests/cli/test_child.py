@@ -107,6 +107,28 @@ def test_socket_comes_from_the_parent_and_goes_to_nobody_else(parent, ask_for_do
     door.close()
 
 
+def test_two_that_ask_for_one_socket_are_one_question(parent, ask_for_door):
+    found = threading.Event()
+
+    class Doors(dict):
+        def get(self, key):
+            if key in self:
+                found.set()
+            return super().get(key)
+
+    parent.child._doors = Doors()
+    first = ask_for_door()
+    with ThreadPoolExecutor() as executor:
+        second = executor.submit(parent.child.open_door, parse_address("127.0.0.1:8000"), 0o660)
+        assert found.wait(TIMEOUT)
+        reply(parent, error="taken")
+        for asked in (first, second):
+            with pytest.raises(ConfigurationError, match="taken"):
+                asked.result(TIMEOUT)
+    parent.child.tell_ready()  # it still hears and speaks
+    assert parent.get() == {"tell": "ready"}
+
+
 def test_socket_that_cannot_be_had_is_an_error(parent, ask_for_door):
     asked = ask_for_door()
     reply(parent, error="taken")

@@ -72,13 +72,14 @@ class Child:
             ConfigurationError: it cannot listen there.
             ContainerStopped: it stops, or has gone.
         """
-        door: Future[Door] = Future()
         key = str(address)
         with self._lock:
             if self._is_orphan:
                 raise ContainerStopped("the parent process has ended")
-            door = self._doors.setdefault(key, door)
-        self._channel.send({"tell": "door", "address": key, "mode": mode})
+            door = self._doors.get(key)
+            if door is None:  # else somebody has asked for it already
+                door = self._doors[key] = Future()
+                self._channel.send({"tell": "door", "address": key, "mode": mode})
         try:
             return door.result(_ANSWER_SECONDS)
         except FutureTimeoutError:
