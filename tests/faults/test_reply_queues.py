@@ -1,4 +1,4 @@
-"""The reply queue of a caller that was cut off: it may expire, or be held by the dead connection."""
+"""The reply queue of a caller that was cut off: it expires, or the dead connection holds it."""
 
 import threading
 
