@@ -220,6 +220,8 @@ ROWS = (
         (
             "stories/test_process.py::test_worker_that_hangs_is_left_and_its_request_goes_back",
             "cli/test_run.py::test_command_ends_by_the_deadline_while_a_worker_hangs",
+            "faults/test_stop_states.py::test_stop_ends_by_its_deadline_in_every_state",
+            "faults/test_stop_states.py::TestAlarm::test_stop_ends_by_its_deadline_in_a_memory_alarm",
         ),
     ),
     Row(

@@ -192,7 +192,7 @@ def test_stop_ends_by_its_deadline_in_every_state(state, stage, figure):
 class TestAlarm:
     """With a broker that is short of memory, and reads no more from those who publish."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def broker_uri(self, node):
         return node.uri
 
