@@ -462,7 +462,9 @@ ROWS = (
         "dependency raises in setup/start/get_dependency/worker_setup/result/teardown/stop/kill",
         (
             "rpc/test_server.py::test_request_is_settled_when_a_hook_raises",
-            "containers/test_worker.py::test_next_worker_runs_when_one_has_failed",
+            "containers/test_worker.py::test_failure_before_the_outcome_becomes_the_outcome",
+            "containers/test_worker.py::test_failure_after_the_outcome_is_logged_and_the_rest_still_runs",
+            "containers/test_container.py::test_failing_start_is_undone_and_raises_the_error",
             "containers/test_container.py::test_every_step_is_done_when_a_hook_raises",
             "containers/test_container.py::test_kill_goes_on_when_a_hook_raises",
         ),
@@ -473,7 +475,7 @@ ROWS = (
         (
             "containers/test_container.py::test_failing_start_is_undone_and_raises_the_error",
             "test_runners.py::test_failing_start_leaves_no_service_alive_and_raises_the_error",
-            "cli/test_process.py::test_failed_service_is_logged_and_code_1",
+            "faults/test_start_failures.py::test_command_ends_with_code_1_when_one_service_cannot_start",
         ),
     ),
     Row(
@@ -485,7 +487,8 @@ ROWS = (
         74,
         "exception object shared by waiters",
         (
-            "faults/test_shared_errors.py::test_each_of_ten_thousand_waiters_gets_a_small_error_of_its_own",
+            "faults/test_shared_errors.py::test_each_of_ten_thousand_publishers_gets_a_small_error_of_its_own",
+            "faults/test_shared_errors.py::test_each_of_ten_thousand_callers_gets_a_small_error_of_its_own",
             "rpc/test_calls.py::test_each_who_asks_gets_an_exception_of_its_own",
         ),
     ),

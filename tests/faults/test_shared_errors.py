@@ -1,15 +1,18 @@
 """One loss, and ten thousand who wait: each gets an error of its own, which does not grow."""
 
 import concurrent.futures
+import time
 
 import pytest
 
-from tests.support.amqp import declare_queue, delete_queue
+from tests.rpc.raw import RawService
+from tests.support.amqp import declare_queue, delete_queue, queue_depth
 from tests.support.timing import TIMEOUT
 from threadko.amqp.message import Properties
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
-from threadko.exceptions import PublishFailed
+from threadko.exceptions import PublishFailed, ReplyQueueExpiredWithPendingReplies
+from threadko.standalone.rpc import ClusterRpcClient
 
 WAITERS = 10_000
 
@@ -40,9 +43,13 @@ def check(futures, expected):
     assert len({id(error) for error in errors[::2]}) == WAITERS
     lengths = {length(each.__traceback__) for error in errors for each in chain(error)}
     assert max(lengths) <= 20, lengths
+    assert max(len(str(error)) for error in errors) < 1000
 
 
-def test_each_of_ten_thousand_waiters_gets_a_small_error_of_its_own(amqp_config, proxy, broker_uri):
+@pytest.mark.long
+def test_each_of_ten_thousand_publishers_gets_a_small_error_of_its_own(
+    amqp_config, proxy, broker_uri
+):
     queue = declare_queue(broker_uri)
     publisher = PublishLink(
         BrokerParameters.from_uri(proxy.uri_for(broker_uri)),
@@ -66,3 +73,20 @@ def test_each_of_ten_thousand_waiters_gets_a_small_error_of_its_own(amqp_config,
     finally:
         publisher.stop(TIMEOUT)
         delete_queue(broker_uri, queue)
+
+
+@pytest.mark.long
+def test_each_of_ten_thousand_callers_gets_a_small_error_of_its_own(
+    amqp_config, name, broker_uri, rpc_exchange
+):
+    rpc_client = ClusterRpcClient(config=amqp_config)
+    with rpc_client as client, RawService(broker_uri, rpc_exchange, name) as far:
+        first = client[name].method.call_async()
+        reply_to = far.take().properties.reply_to
+        calls = [first, *(client[name].method.call_async() for _ in range(WAITERS - 1))]
+        end = time.monotonic() + TIMEOUT * 2
+        while queue_depth(broker_uri, far.queue) < WAITERS - 1:
+            assert time.monotonic() < end
+        delete_queue(broker_uri, f"rpc.reply-standalone_rpc_client-{reply_to}")
+        check(calls, ReplyQueueExpiredWithPendingReplies)
+        assert rpc_client.pending == 0
