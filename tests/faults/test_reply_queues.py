@@ -83,7 +83,7 @@ def test_reply_queue_is_consumed_again_while_the_broker_holds_the_dead_connectio
         config = {
             **amqp_config,
             "AMQP_URI": [first.uri_for(broker_uri), second.uri_for(broker_uri)],
-            "PUBLISH_TIMEOUT": 1,
+            "PUBLISH_TIMEOUT": TIMEOUT / 8,
             "HEARTBEAT": 1,
         }
         with run_services(service_cls, config=amqp_config):
