@@ -24,7 +24,7 @@ VERSIONS := 3.10 3.11 3.12 3.13 3.14
 COVERAGE := --cov --cov-report=term --cov-fail-under=95
 METADATA := setup.py pyproject.toml requirements/base.txt threadko/__init__.py
 
-.PHONY: help demo test interop test-all lint types docs pythons oldest package bench clean
+.PHONY: help demo test interop test-all faults soak lint types docs pythons oldest package bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the verbs
@@ -41,6 +41,9 @@ interop: $(VENV)/.test $(NAMEKOS) ## run the tests with real namekos, 2.14 and 3
 
 test-all: test $(VENV)/.drivers $(NAMEKOS) .venv-pythons/.done ## run all tests on RabbitMQ too, the long ones and those with real namekos
 	@$(WITH_NAMEKOS) $(WITH_PYTHONS) $(PYTEST_ON_RABBITMQ) $(PARALLEL) $(COVERAGE) -m "not bench"
+
+faults: $(VENV)/.drivers .venv-pythons/.done ## run the tests of the table of faults, print it row by row, write its figures to docs/figures.csv
+	@$(WITH_PYTHONS) $(WITH_RABBITMQ) $(BIN)/python -m tests.faults $(PARALLEL) --figures docs/figures.csv
 
 lint: $(VENV)/.dev ## check form and style
 	@$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
+from tests.faults.rows import FIGURES
 from tests.support.broker import NoBrokerError, find_broker
 from tests.support.timing import TIMEOUT
 
@@ -68,6 +69,17 @@ def pytest_unconfigure() -> None:
     """End the run, with every thread's stack, if a thread of a failed test would hold it up."""
     if "PYTEST_XDIST_WORKER" not in os.environ:  # such a one is ended by the process that has it
         faulthandler.dump_traceback_later(TIMEOUT, exit=True)
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
+    """`figure(key, seen)` records a figure of tests/faults/rows.py, for `make faults`."""
+
+    def record(key: str, seen: str) -> None:
+        assert key in {figure.key for figure in FIGURES}, key
+        record_property("figure", (key, seen))
+
+    return record
 
 
 @pytest.fixture(autouse=True)

@@ -376,7 +376,7 @@ def check(title, case, reply, body):
 @pytest.mark.parametrize(
     "cases", [BODIES, PROPERTIES, HEADERS], ids=["bodies", "properties", "headers"]
 )
-def test_each_odd_request_is_answered_once(cases, attack, box, sender, rpc_exchange):
+def test_each_odd_request_is_answered_once(cases, attack, box, sender, rpc_exchange, figure):
     with attack(max_workers=1, PREFETCH_COUNT=100, MAX_MESSAGE_SIZE=200_000) as target:
         replies = box()
         sent = send_all(sender, rpc_exchange, target.name, replies.reply_to, cases)
@@ -386,6 +386,7 @@ def test_each_odd_request_is_answered_once(cases, attack, box, sender, rpc_excha
         assert sorted(ids) == sorted(sent)
         for reply, body in found:
             check(*sent[reply.correlation_id], reply, body)
+    figure("amqp", f"{len(found)} as requests, each answered")
 
 
 def test_request_is_dropped_when_its_headers_cannot_be_read(attack, box, sender, rpc_exchange):

@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF_FIRST_SECONDS = 0.1
 _BACKOFF_CAP_SECONDS = 5.0
+_TELL_EVERY = 64  # attempts; with pauses of up to 5 s this is every four minutes
 _DROP_SECONDS = 1.0  # a dropped connection ends within two turns of the loop; this is the belt
 _JOIN_GRACE_SECONDS = 2.0
 _FRAME_MAX = 131072  # RabbitMQ's, until it has spoken
@@ -109,6 +110,7 @@ class Link:
         self._killed = False  # something may have been left unfinished
         self._was_up = False  # at any time
         self._failures = 0  # since it was last up
+        self._told: dict[str, str] = {}  # by node: the failure that was logged last, since then
         self._refusals = 0  # for good, by one node after the other
         self._end_error: BaseException | None = None
         self._attempt = 0  # counts the connections that were tried
@@ -254,6 +256,7 @@ class Link:
         if self._failures:
             _log.info("%s: connected to %s again", self.name, self.parameters.uri_redacted)
         self._failures = 0
+        self._told.clear()
         with self._lock:
             self._up = True
             self._error = None
@@ -352,10 +355,21 @@ class Link:
     def _log_loss(self, error: ThreadkoError, was_up: bool) -> None:
         if isinstance(error, BrokerRefused) and not self._was_up and len(self._nodes) == 1:
             return  # raised to whoever started us
-        what = "lost the connection to" if was_up else "cannot connect to"
-        _log.warning(
-            "%s: %s %s: %s; trying again", self.name, what, self.parameters.uri_redacted, error
-        )
+        uri = self.parameters.uri_redacted
+        if was_up:
+            _log.warning("%s: lost the connection to %s: %s; trying again", self.name, uri, error)
+        elif self._is_news(uri, error):
+            times = "" if self._failures == 1 else f" ({self._failures} failures so far)"
+            _log.warning(
+                "%s: cannot connect to %s: %s; trying again%s", self.name, uri, error, times
+            )
+
+    def _is_news(self, uri: str, error: ThreadkoError) -> bool:
+        """Whether a failed attempt is logged: a new reason is, the same one ever more seldom."""
+        failure = f"{type(error).__name__}: {error}"
+        known, self._told[uri] = self._told.get(uri), failure
+        count = self._failures
+        return failure != known or count % _TELL_EVERY == 0 or count & (count - 1) == 0
 
     def _connect(self) -> None:
         loop = self._loop

@@ -64,7 +64,8 @@ __all__ = ["ServiceContainer", "get_container_cls", "new_call_id"]
 
 _log = logging.getLogger(__name__)
 
-_GRACE_SECONDS = 1.0  # for managed threads that were asked to end, and past a deadline for hooks
+_GRACE_SECONDS = 1.0  # for managed threads that were asked to end
+_LATE_SECONDS = 0.4  # past the deadline of a stop, for what is about to end by itself
 _KILL_SECONDS = 5.0  # guessed: how long to wait for the kill() of all extensions
 
 
@@ -322,7 +323,7 @@ class ServiceContainer:
             if previous in (State.PREPARED, State.RUNNING):
                 name = thread_name(self.service_name, "shutdown")
                 run_in_thread(partial(self._shut_down, deadline, errors), name)
-                limit = None if limit is None else limit + _GRACE_SECONDS
+                limit = None if limit is None else limit + _LATE_SECONDS
             if not self._over.wait(limit):
                 # A hook that hangs, of this stop or of another, or of a start that does not listen.
                 log_safely(

@@ -459,15 +459,14 @@ class CallLink:
         ]
         if not lost:
             return
-        ids = ", ".join(request.call.correlation_id for request in lost)
         _log.warning("%s: the reply queue was lost with %d replies due", self._link.name, len(lost))
+        # Not the ids of all of them: each of many errors would be as long as there are many.
+        others = f" and to {len(lost) - 1} other calls" if len(lost) > 1 else ""
         for request in lost:
-            self.fail(
-                request,
-                lambda: ReplyQueueExpiredWithPendingReplies(
-                    f"the reply queue is gone, and with it the replies to: {ids}"
-                ),
+            text = (
+                f"the reply queue is gone, and with it the reply to {request.call.correlation_id}"
             )
+            self.fail(request, partial(ReplyQueueExpiredWithPendingReplies, text + others))
 
 
 def _expiration(timeout: float | None, limit: float | None) -> str | None:

@@ -1,0 +1,546 @@
+"""The table of faults: what can go wrong, and the tests that show what comes of it.
+
+`make faults` runs those tests, prints the table with the outcome of each row, and writes the
+figures of the run to docs/figures.csv, which the page on reliability quotes.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["FIGURES", "ROWS", "Figure", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, and the ids of its tests, from the folder tests/ on; a function or a class each."""
+
+    number: int
+    fault: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a test records by the fixture `figure(key, seen)`: what it is, and its goal."""
+
+    key: str
+    what: str
+    goal: str
+
+
+ROWS = (
+    Row(
+        1,
+        "broker stop, idle consumer",
+        (),
+    ),
+    Row(
+        2,
+        "broker SIGKILL, consuming, work in flight",
+        (),
+    ),
+    Row(
+        3,
+        "broker dies while publish waits confirm",
+        (),
+    ),
+    Row(
+        4,
+        "broker dies while RPC waits reply",
+        (),
+    ),
+    Row(
+        5,
+        "confirms off",
+        (),
+    ),
+    Row(
+        6,
+        "TCP hole, both ways",
+        (),
+    ),
+    Row(
+        7,
+        "half-open, up only / down only",
+        (),
+    ),
+    Row(
+        8,
+        "connect into a hole",
+        (),
+    ),
+    Row(
+        9,
+        "refused / DNS / EMFILE / proxy closes / bad vhost",
+        (),
+    ),
+    Row(
+        10,
+        "connection thread starved by Python threads",
+        (),
+    ),
+    Row(
+        11,
+        "one C call holds GIL > 2 x heartbeat",
+        (),
+    ),
+    Row(
+        12,
+        "user code on the Link thread",
+        (),
+    ),
+    Row(
+        13,
+        "channel 406 (double ack etc.)",
+        (),
+    ),
+    Row(
+        14,
+        "stale ack on new channel",
+        (),
+    ),
+    Row(
+        15,
+        "queue deleted under consumer",
+        (),
+    ),
+    Row(
+        16,
+        "queue declared with other args",
+        (),
+    ),
+    Row(
+        17,
+        "consumer_timeout",
+        (),
+    ),
+    Row(
+        18,
+        "memory alarm, publishing",
+        (),
+    ),
+    Row(
+        19,
+        "close() while blocked or in a hole",
+        (),
+    ),
+    Row(
+        20,
+        "mandatory, no route",
+        (),
+    ),
+    Row(
+        21,
+        "missing exchange",
+        (),
+    ),
+    Row(
+        22,
+        "poison message (handler always raises)",
+        (),
+    ),
+    Row(
+        23,
+        "poison header (decoder)",
+        (),
+    ),
+    Row(
+        24,
+        "lossy headers",
+        (),
+    ),
+    Row(
+        25,
+        "unencodable outgoing headers",
+        (),
+    ),
+    Row(
+        26,
+        "headers > frame_max",
+        (),
+    ),
+    Row(
+        27,
+        "body too big",
+        (),
+    ),
+    Row(
+        28,
+        "body not bytes, wrong content type, bad encoding, bad, deep or odd JSON",
+        (
+            "faults/test_hostile_requests.py::test_each_odd_request_is_answered_once",
+            "faults/test_hostile_messages.py::test_request_whose_body_is_bad_json_is_malformed",
+            "faults/test_fuzz_rpc.py::test_each_of_ten_thousand_mutated_requests_is_answered_once",
+            "faults/test_hostile_messages.py::test_message_that_cannot_be_read_lies_in_the_dead_queue",
+            "faults/test_hostile_messages.py::test_odd_message_is_handled_or_lies_in_the_dead_queue",
+        ),
+    ),
+    Row(
+        29,
+        "pickle/yaml content-type",
+        ("faults/test_refused_serializers.py::test_what_would_run_code_is_refused_and_runs_none",),
+    ),
+    Row(
+        30,
+        "worker raises BaseException/SystemExit/KeyboardInterrupt",
+        (
+            "rpc/test_server.py::test_caller_is_told_when_the_method_would_end_its_thread",
+            "test_messaging.py::test_error_of_any_kind_is_the_end_of_its_message_alone",
+        ),
+    ),
+    Row(
+        31,
+        "exception in done-callback",
+        (
+            "concurrency/test_callbacks.py::test_callback_that_raises_is_logged_and_does_not_stop_the_next",
+            "rpc/test_calls.py::test_done_callbacks_still_run_when_one_leaves_its_thread",
+            "concurrency/test_slots.py::test_job_that_raises_costs_neither_slot_nor_thread",
+        ),
+    ),
+    Row(
+        32,
+        "result unserialisable",
+        (
+            "rpc/test_server.py::test_caller_is_told_when_the_result_cannot_be_encoded",
+            "rpc/test_server.py::test_dependencies_see_the_error_that_an_unserialisable_result_becomes",
+            "serialization/test_codecs.py::test_what_cannot_be_encoded_is_an_encode_error",
+        ),
+    ),
+    Row(
+        33,
+        "link lost between reply and ack",
+        (
+            "faults/test_redelivery.py::test_request_that_comes_again_after_its_reply_is_answered_once",
+            "rpc/test_requests.py::test_unconfirmed_reply_is_sent_again_when_the_connection_is_lost",
+            "rpc/test_requests.py::test_request_is_not_acknowledged_before_its_reply_is_confirmed",
+        ),
+    ),
+    Row(
+        34,
+        "worker hung at shutdown",
+        (
+            "stories/test_process.py::test_worker_that_hangs_is_left_and_its_request_goes_back",
+            "cli/test_run.py::test_command_ends_by_the_deadline_while_a_worker_hangs",
+            "faults/test_stop_states.py::test_stop_ends_by_its_deadline_in_every_state",
+            "faults/test_stop_states.py::TestAlarm::test_stop_ends_by_its_deadline_in_a_memory_alarm",
+        ),
+    ),
+    Row(
+        35,
+        "SIGTERM in flight",
+        (
+            "stories/test_process.py::test_calls_that_run_are_answered_when_a_signal_stops_the_service",
+            "stories/test_process.py::test_what_was_begun_is_answered_once_and_the_rest_stays_in_the_queue",
+            "stories/test_graceful_stop.py::test_ten_that_run_are_answered_and_twenty_prefetched_are_left_to_the_next_instance",
+        ),
+    ),
+    Row(
+        36,
+        "second SIGTERM/SIGINT",
+        (
+            "stories/test_process.py::test_second_signal_ends_the_grace_and_loses_nothing",
+            "stories/test_process.py::test_third_signal_ends_a_kill_that_hangs",
+        ),
+    ),
+    Row(
+        37,
+        "signal handler deadlock",
+        (
+            "faults/test_signals.py::test_signal_at_every_line_of_the_main_thread_is_heard",
+            "stories/test_signals.py::test_signals_until_the_very_end_leave_no_traceback",
+        ),
+    ),
+    Row(
+        38,
+        "blocked signals inherited",
+        ("faults/test_signals.py::test_child_of_a_worker_inherits_no_blocked_signal",),
+    ),
+    Row(
+        39,
+        "SIGKILL mid-work",
+        (
+            "stories/test_sigkill.py::test_every_call_is_answered_while_an_instance_is_killed_in_its_work",
+            "stories/test_events.py::test_at_least_once_though_an_instance_is_killed_in_the_middle",
+        ),
+    ),
+    Row(
+        40,
+        "pool full",
+        (
+            "rpc/test_server.py::test_no_more_is_taken_than_the_prefetch",
+            "amqp/test_publishing.py::test_window_is_never_exceeded_by_many_threads",
+            "containers/test_workforce.py::test_spawn_worker_waits_while_every_slot_is_taken",
+        ),
+    ),
+    Row(
+        41,
+        "self-call, max_workers=1",
+        (
+            "rpc/test_providers.py::test_service_that_calls_itself_in_vain_is_alive_after_its_timeout",
+            "stories/test_embedding.py::test_service_that_waits_for_itself_is_warned_of",
+        ),
+    ),
+    Row(
+        42,
+        "reply lost / late",
+        (
+            "rpc/test_replies.py::test_timeout_is_not_put_off_when_other_replies_come",
+            "rpc/test_replies.py::test_call_times_out_and_its_late_reply_is_ignored",
+            "faults/test_hostile_replies.py::test_late_reply_changes_nothing",
+        ),
+    ),
+    Row(
+        43,
+        "reply with unknown/non-str correlation id",
+        (
+            "faults/test_hostile_replies.py::test_replies_that_nobody_waits_for_are_taken_off_the_queue",
+            "rpc/test_replies.py::test_replies_are_acknowledged_whoever_they_are_for",
+        ),
+    ),
+    Row(
+        44,
+        "reply queue expired while down",
+        (
+            "faults/test_reply_queues.py::test_call_fails_when_its_reply_queue_expired_and_the_next_has_a_new_one",
+            "rpc/test_replies.py::test_calls_that_wait_fail_when_the_reply_queue_is_gone_after_a_reconnect",
+        ),
+    ),
+    Row(
+        45,
+        "exclusive reply queue + half-open",
+        (
+            "faults/test_reply_queues.py::test_reply_queue_is_consumed_again_while_the_broker_holds_the_dead_connection",
+        ),
+    ),
+    Row(
+        46,
+        "request redelivered, reply twice",
+        (
+            "faults/test_hostile_replies.py::test_first_reply_counts_when_a_call_is_answered_twice",
+            "faults/test_redelivery.py::test_request_that_comes_again_after_its_reply_is_answered_once",
+            "rpc/test_requests.py::test_request_that_comes_again_is_not_run_when_its_reply_is_on_its_way",
+        ),
+    ),
+    Row(
+        47,
+        "fork after start",
+        (
+            "standalone/test_rpc.py::test_forked_child_becomes_a_client_of_its_own",
+            "containers/test_exits.py::test_container_is_refused_in_a_forked_child",
+            "containers/test_exits.py::test_end_of_a_forked_child_is_not_the_end_of_the_container",
+        ),
+    ),
+    Row(
+        48,
+        "forked child keeps socket, parent SIGKILLed",
+        (
+            "faults/test_forks.py::test_consumer_is_freed_when_its_process_is_killed_and_a_forked_child_lives_on",
+        ),
+    ),
+    Row(
+        49,
+        "too many open files",
+        (
+            "amqp/test_link.py::test_link_survives_a_process_that_has_no_descriptors_left",
+            "web/test_listener.py::test_process_without_descriptors_waits_and_serves_again",
+        ),
+    ),
+    Row(
+        50,
+        "timer overrun",
+        (
+            "test_timer.py::test_ticks_do_not_overlap",
+            "test_timer.py::test_missed_ticks_are_skipped_and_one_comes_at_once",
+            "test_timer.py::test_missed_ticks_are_logged_once_until_it_is_in_time_again",
+        ),
+    ),
+    Row(
+        51,
+        "clock jump",
+        (
+            "faults/test_clocks.py::test_jumps_of_the_wall_clock_move_neither_timers_nor_deadlines",
+            "faults/test_clocks.py::test_jumps_of_the_wall_clock_close_no_idle_http_connection",
+            "test_house.py::test_house_is_in_order",
+        ),
+    ),
+    Row(
+        52,
+        "slowloris: silent connections",
+        (),
+    ),
+    Row(
+        53,
+        "slowloris: trickle",
+        (),
+    ),
+    Row(
+        54,
+        "slow body / never-reading client",
+        (),
+    ),
+    Row(
+        55,
+        "header/URI/body too large",
+        (),
+    ),
+    Row(
+        56,
+        "bad chunking",
+        (),
+    ),
+    Row(
+        57,
+        "smuggling",
+        (),
+    ),
+    Row(
+        58,
+        "path traversal, %00, bad UTF-8",
+        (),
+    ),
+    Row(
+        59,
+        "response splitting",
+        (),
+    ),
+    Row(
+        60,
+        "client leaves mid-response",
+        (),
+    ),
+    Row(
+        61,
+        "handler BaseException in HTTP",
+        (),
+    ),
+    Row(
+        62,
+        "HTTP queue full",
+        (),
+    ),
+    Row(
+        63,
+        "HTTP stop",
+        (),
+    ),
+    Row(
+        64,
+        "websocket bad input",
+        (),
+    ),
+    Row(
+        65,
+        "websocket cross-origin",
+        (),
+    ),
+    Row(
+        66,
+        "websocket slow consumer",
+        (),
+    ),
+    Row(
+        67,
+        "websocket flood of sockets",
+        (),
+    ),
+    Row(
+        68,
+        "YAML tag / bomb / deep",
+        (),
+    ),
+    Row(
+        69,
+        "env var injection",
+        (),
+    ),
+    Row(
+        70,
+        "credential leak",
+        (),
+    ),
+    Row(
+        71,
+        "dependency raises in setup/start/get_dependency/worker_setup/result/teardown/stop/kill",
+        (
+            "rpc/test_server.py::test_request_is_settled_when_a_hook_raises",
+            "containers/test_worker.py::test_failure_before_the_outcome_becomes_the_outcome",
+            "containers/test_worker.py::test_failure_after_the_outcome_is_logged_and_the_rest_still_runs",
+            "containers/test_container.py::test_failing_start_is_undone_and_raises_the_error",
+            "containers/test_container.py::test_every_step_is_done_when_a_hook_raises",
+            "containers/test_container.py::test_kill_goes_on_when_a_hook_raises",
+        ),
+    ),
+    Row(
+        72,
+        "container startup half fails",
+        (
+            "containers/test_container.py::test_failing_start_is_undone_and_raises_the_error",
+            "test_runners.py::test_failing_start_leaves_no_service_alive_and_raises_the_error",
+            "faults/test_start_failures.py::test_command_ends_with_code_1_when_one_service_cannot_start",
+        ),
+    ),
+    Row(
+        73,
+        "log flood",
+        ("faults/test_log_flood.py::test_hundred_refused_connections_are_a_few_lines",),
+    ),
+    Row(
+        74,
+        "exception object shared by waiters",
+        (
+            "faults/test_shared_errors.py::test_each_of_ten_thousand_publishers_gets_a_small_error_of_its_own",
+            "faults/test_shared_errors.py::test_each_of_ten_thousand_callers_gets_a_small_error_of_its_own",
+            "rpc/test_calls.py::test_each_who_asks_gets_an_exception_of_its_own",
+        ),
+    ),
+    Row(
+        75,
+        "memory over 1M calls",
+        (),
+    ),
+    Row(
+        76,
+        "bytes vanish mid-stream (not a TCP fault, but a bug of ours would look so)",
+        (),
+    ),
+)
+
+FIGURES = (
+    Figure("cuts", "connections cut under load", "100 cuts, 20,000 confirmed, 0 lost"),
+    Figure("holes", "black holes under load", "10, 10,000 confirmed, 0 lost"),
+    Figure("broker-restarts", "the broker stopped and started", "5, 0 lost"),
+    Figure("broker-kills-classic", "the broker killed, classic queues", "5, 0 lost"),
+    Figure("broker-kills-quorum", "the broker killed, quorum queues", "5, 0 lost"),
+    Figure(
+        "service-kills",
+        "the service killed at work",
+        "20, 0 lost, duplicates up to prefetch x kills",
+    ),
+    Figure(
+        "service-terms",
+        "the service terminated under load",
+        "20, 0 lost, 0 duplicated, 0 calls failed",
+    ),
+    Figure("hole-idle", "a black hole found, heartbeat of 1 s, nothing to do", "12.5 s"),
+    Figure("hole-publish", "a black hole found by a publish with a deadline of 1 s", "1.5 s"),
+    Figure("stop", "stop() in any of 8 states", "its time-out + 0.5 s"),
+    Figure(
+        "reconnect",
+        "reconnected once the broker is back, 99th percentile",
+        "cap of the back-off + 0.5 s",
+    ),
+    Figure(
+        "http", "bad HTTP inputs", "120 shapes, one response each, no traceback, no thread lost"
+    ),
+    Figure("amqp", "bad AMQP messages", "80, the consumer stays, each answered or dead-lettered"),
+    Figure("websocket", "bad websocket inputs", "15"),
+    Figure("json", "bad JSON bodies", "40"),
+    Figure("yaml", "bad YAML files", "10"),
+    Figure("environment", "bad environment variables", "15"),
+    Figure("command-line", "bad command lines", "20"),
+    Figure("fuzz-rpc", "mutated RPC payloads", "10,000"),
+    Figure("fuzz-http", "mutated HTTP requests", "10,000"),
+    Figure("fuzz-websocket", "mutated websocket frames", "10,000"),
+    Figure("log-lines", "log lines for 100 refused connections", "12"),
+    Figure("secrets", "secrets in all that was logged, shown and printed", "0"),
+    Figure("soak", "a short soak", "memory + 5 % at most; threads and descriptors equal; 0 lost"),
+)
