@@ -22,7 +22,7 @@ FLOORS: list[dict[str, str]] = [
         "constants": "",
         "context": "",
         "concurrency": "deadline threads stopping timers callbacks slots pool",
-        "utils": "imports redaction retry concurrency addresses safelog",
+        "utils": "imports redaction retry concurrency addresses safelog expansion",
     },
     {
         "extensions": "worker interface base entrypoint dependency collector",
