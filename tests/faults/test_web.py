@@ -202,9 +202,13 @@ class Open:
         self.read()  # the greeting
 
     def read(self) -> Any:
-        opcode, payload = read_frame(self.client.sock)
-        assert opcode == 1, (opcode, payload)
-        return json.loads(payload)
+        while True:
+            opcode, payload = read_frame(self.client.sock)
+            if opcode == 9:
+                self.client.send(frame(payload, opcode=10))
+                continue
+            assert opcode == 1, (opcode, payload)
+            return json.loads(payload)
 
     def call(self) -> Any:
         request = {"method": "join", "data": {"channel": "a"}, "correlation_id": 1}
