@@ -54,7 +54,7 @@ types: $(VENV)/.dev ## check the types of the package, and of the public API as 
 	@$(BIN)/mypy tests/typing_api.py
 
 docs: $(VENV)/.docs ## build the pages into docs/_build/html, run their doctests, count what they document, check spelling
-	@for page in README.rst CHANGES.rst CONTRIBUTING.rst; do \
+	@for page in README.rst CHANGES.rst CONTRIBUTING.rst SECURITY.rst; do \
 		$(BIN)/python -m docutils --strict "$$page" /dev/null || exit 1; \
 	done
 	@$(BIN)/codespell

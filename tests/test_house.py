@@ -22,7 +22,7 @@ FLOORS: list[dict[str, str]] = [
         "constants": "",
         "context": "",
         "concurrency": "deadline threads stopping timers callbacks slots pool",
-        "utils": "imports redaction retry concurrency addresses safelog",
+        "utils": "imports redaction retry concurrency addresses safelog expansion",
     },
     {
         "extensions": "worker interface base entrypoint dependency collector",
@@ -80,6 +80,7 @@ WALLS: dict[str, tuple[str, ...]] = {
     "cheroot": ("web.listener",),
     "click": ("cli",),
     "msgpack": ("serialization.msgpack_codec",),
+    "pickle": ("serialization.codecs",),
     "pika": ("amqp", "devbroker"),
     "pytest": ("testing.pytest",),
     "sqlalchemy": ("contrib.sqlalchemy",),
@@ -95,9 +96,20 @@ STRANGERS: dict[str, tuple[str, ...]] = {
     "containers": ("amqp", "rpc", "web"),
 }
 
-FORBIDDEN_MODULES = ("argparse", "eventlet", "gevent", "kombu", "nameko")
+FORBIDDEN_MODULES = ("argparse", "eventlet", "gevent", "kombu", "marshal", "nameko", "shelve")
 
 FORBIDDEN_CALLS = ("sleep", "time.time")
+
+# What runs code that is in data; of yaml, whatever is not safe.
+DANGEROUS_CALLS = ("eval", "exec", "os.popen", "os.system")
+DANGEROUS_OF_YAML = (
+    *("BaseLoader", "FullLoader", "Loader", "UnsafeLoader", "load", "load_all", "full_load"),
+    *("full_load_all", "unsafe_load", "unsafe_load_all", "Dumper", "CLoader", "CFullLoader"),
+    *("CUnsafeLoader", "CDumper", "CBaseLoader"),
+)
+
+# It runs what its user types.
+MAY_RUN_CODE = ("cli.shell",)
 
 # It waits in the thread of a user who asked for just that.
 MAY_SLEEP = ("utils.retry",)
@@ -289,6 +301,24 @@ def check_calls(rooms: list[Room]) -> list[str]:
     return faults
 
 
+def check_dangers(rooms: list[Room]) -> list[str]:
+    faults = []
+    for room in rooms:
+        for node in ast.walk(room.tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "yaml":
+                if node.attr in DANGEROUS_OF_YAML:
+                    faults.append(f"{room.name}:{node.lineno} uses yaml.{node.attr}")
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("yaml"):
+                taken = {alias.name for alias in node.names} & set(DANGEROUS_OF_YAML)
+                faults.extend(f"{room.name}:{node.lineno} imports {name}" for name in taken)
+            elif isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                shell = any(each.arg == "shell" for each in node.keywords)
+                if (called in DANGEROUS_CALLS and room.name not in MAY_RUN_CODE) or shell:
+                    faults.append(f"{room.name}:{node.lineno} runs what is in data: {called}")
+    return faults
+
+
 def check_faces(rooms: list[Room]) -> list[str]:
     faults = []
     for room in rooms:
@@ -322,6 +352,7 @@ CHECKS = [
     check_top_imports,
     check_all_lists,
     check_calls,
+    check_dangers,
     check_faces,
 ]
 
@@ -373,6 +404,15 @@ BAD = [
     (check_calls, {"timer": "import time\ntime.sleep(1)"}),
     (check_calls, {"timer": "from time import sleep as pause"}),
     (check_calls, {"timer": "import time\ntime.time()"}),
+    (check_walls, {"rpc.calls": "import pickle"}),
+    (check_walls, {"serialization.codecs": "from marshal import loads"}),
+    (check_dangers, {"configuration.loader": "import yaml\nyaml.load(text, yaml.SafeLoader)"}),
+    (check_dangers, {"configuration.loader": "class A(yaml.FullLoader): pass"}),
+    (check_dangers, {"serialization.yaml_codec": "from yaml import unsafe_load"}),
+    (check_dangers, {"serialization.yaml_codec": "from yaml.loader import UnsafeLoader as A"}),
+    (check_dangers, {"rpc": "eval(text)"}),
+    (check_dangers, {"cli.dev": "subprocess.run(text, shell=True)"}),
+    (check_dangers, {"cli.dev": "os.system(text)"}),
 ]
 
 GOOD = [
@@ -387,6 +427,12 @@ GOOD = [
     (check_all_lists, {"rpc": "__all__ = ['A', 'a', 'b']"}),
     (check_calls, {"timer": "import time\ntime.monotonic()\nstop.wait(1)"}),
     (check_calls, {"utils.retry": "import time\ntime.sleep(1)"}),
+    (check_dangers, {"serialization.yaml_codec": "from yaml.loader import SafeLoader"}),
+    (
+        check_dangers,
+        {"configuration.loader": "yaml.safe_load(text)\nclass A(yaml.SafeLoader): pass"},
+    ),
+    (check_dangers, {"cli.shell": "exec(text)"}),
 ]
 
 

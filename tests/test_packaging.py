@@ -50,6 +50,14 @@ def test_version_heads_the_changes():
     assert versions[0] == threadko.__version__
 
 
+def test_each_requirement_has_its_least_release_and_an_upper_bound_where_one_is_known():
+    lines = (ROOT / "requirements" / "base.txt").read_text(encoding="utf-8").split()
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z]+>=\d+(\.\d+)*(,<\d+(\.\d+)*)?", line), line
+    bounded = {line.partition(">")[0] for line in lines if "<" in line}
+    assert bounded >= {"cheroot", "pika"}, "what is subclassed may change beneath us"
+
+
 def test_version_stands_in_one_place():
     for name in ("setup.py", "pyproject.toml", "docs/conf.py", "Makefile"):
         assert threadko.__version__ not in (ROOT / name).read_text(encoding="utf-8"), name

@@ -31,22 +31,33 @@ def test_a_file_gives_its_mapping(path: Path, text: str, expected: object) -> No
     assert load_file(path) == load_file(str(path)) == expected
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a: 1\nb: 2\nc: ]\n", "not valid YAML, line 3"),
-        (b"a: b: c\n", "not valid YAML, line 1"),
-        (b"a: !!python/object:os.system x\n", "not valid YAML, line 1"),
-        (b"a: 2026-02-30\n", "not valid YAML"),
-        (b"\xff\xfe\xfa", "not valid YAML"),
-        (b"a: \x00", "not valid YAML"),
-        (b"a: 1\n---\nb: 2\n", "not valid YAML, line"),
-        (b"- 1\n- 2\n", "must hold a mapping of keys to values, not a list"),
-        (b"just text", "must hold a mapping of keys to values, not a str"),
-        (b"8000: x\n", "the key 8000 must be a string"),
-        (b"a: " + b"[" * 2000, "nested too deep"),
-    ],
+BOMB = "\n".join(
+    ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
 )
+
+BAD_FILES = [
+    (b"a: 1\nb: 2\nc: ]\n", "not valid YAML, line 3"),
+    (b"a: b: c\n", "not valid YAML, line 1"),
+    (b"a: !!python/object:os.system x\n", "not valid YAML, line 1"),
+    (b"a: 2026-02-30\n", "not valid YAML"),
+    (b"\xff\xfe\xfa", "not valid YAML"),
+    (b"a: \x00", "not valid YAML"),
+    (b"a: 1\n---\nb: 2\n", "not valid YAML, line"),
+    (b"- 1\n- 2\n", "must hold a mapping of keys to values, not a list"),
+    (b"just text", "must hold a mapping of keys to values, not a str"),
+    (b"8000: x\n", "the key 8000 must be a string"),
+    (b"a: " + b"[" * 2000, "nested too deep"),
+    (b"a: " + b"{b: " * 2000, "nested too deep"),
+    (b"a: *b", "not valid YAML, line 1"),
+    (b"a: !!python/object/apply:os.system [x]", "not valid YAML, line 1"),
+    (BOMB.encode(), "aliases stand for more than 1000000 values"),
+    (BOMB.encode("utf-16"), "aliases stand for more than 1000000 values"),
+    (b"a: &a [*a]", "an alias stands for what it is part of"),
+    (b"a: &a {b: *a}", "an alias stands for what it is part of"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES)
 def test_a_bad_file_is_an_error_that_names_the_file_and_the_fault(
     path: Path, content: bytes, message: str
 ) -> None:
@@ -111,49 +122,49 @@ ENVIRON = {
 }
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("${NUMBER}", 5),
-        ("${NUMBER}${NUMBER}", 55),
-        ("x${NUMBER}", "x5"),
-        ("${LIST}", [1, "x"]),
-        ("${DICT}", {"a": 1}),
-        ("${UNSET}", None),
-        ("${UNSET:}", None),
-        ("${EMPTY:x}", None),
-        ("${UNSET:yes}", True),
-        ("${UNSET:[1,2]}", [1, 2]),
-        ("${UNSET:{'a':1}}", {"a": 1}),
-        ("${UNSET:${OTHER:${NUMBER}}}", 5),
-        ("amqp://${U:guest}:${P:guest}@${H:localhost}:${PORT:5672}/", GUEST_URI),
-        ("'${NUMBER}'", "${NUMBER}"),
-        ('"${NUMBER}"', "${NUMBER}"),
-        ("!env_var '${NUMBER}'", 5),
-        ('!env_var "${UNSET:{a: [1, {b: 2}]}}"', {"a": [1, {"b": 2}]}),
-        ("!env_var '[${NUMBER}, ${TEXT}]'", [5, "text"]),
-        ("[!env_var '${NUMBER}', 1]", [5, 1]),
-        ("{a: {b: !env_var '${NUMBER}'}}", {"a": {"b": 5}}),
-        ("!env_var '5'", "5"),
-        ("!env_var 5", "5"),
-        ("!raw_env_var ${NUMBER}", "5"),
-        ("!raw_env_var '${NUMBER}'", "5"),
-        ("!raw_env_var ${UNSET}", ""),
-        ("!raw_env_var '${LIST}'", "[1, x]"),
-        ("!raw_env_var ${TAGGED}", "!env_var '${NUMBER}'"),
-        ("!!str ${NUMBER}", "${NUMBER}"),
-        ("|\n  ${NUMBER}", "${NUMBER}\n"),
-        ("!env_var |\n  a: ${NUMBER}\n  b: ${TEXT}", {"a": 5, "b": "text"}),
-        ("two\n  lines ${NUMBER}", "two lines 5"),
-        ("${AGAIN}", "${NUMBER}"),
-        ("${UNSET:${AGAIN}}", "${NUMBER}"),
-        ("!raw_env_var ${AGAIN}", "${NUMBER}"),
-        ("${COMMENT}", "before #after"),
-        ("${HASH}", "#x"),
-        ("!raw_env_var ${LINES}", ENVIRON["LINES"]),
-        ("${LINES}", ENVIRON["LINES"].strip()),
-    ],
-)
+SUBSTITUTIONS = [
+    ("${NUMBER}", 5),
+    ("${NUMBER}${NUMBER}", 55),
+    ("x${NUMBER}", "x5"),
+    ("${LIST}", [1, "x"]),
+    ("${DICT}", {"a": 1}),
+    ("${UNSET}", None),
+    ("${UNSET:}", None),
+    ("${EMPTY:x}", None),
+    ("${UNSET:yes}", True),
+    ("${UNSET:[1,2]}", [1, 2]),
+    ("${UNSET:{'a':1}}", {"a": 1}),
+    ("${UNSET:${OTHER:${NUMBER}}}", 5),
+    ("amqp://${U:guest}:${P:guest}@${H:localhost}:${PORT:5672}/", GUEST_URI),
+    ("'${NUMBER}'", "${NUMBER}"),
+    ('"${NUMBER}"', "${NUMBER}"),
+    ("!env_var '${NUMBER}'", 5),
+    ('!env_var "${UNSET:{a: [1, {b: 2}]}}"', {"a": [1, {"b": 2}]}),
+    ("!env_var '[${NUMBER}, ${TEXT}]'", [5, "text"]),
+    ("[!env_var '${NUMBER}', 1]", [5, 1]),
+    ("{a: {b: !env_var '${NUMBER}'}}", {"a": {"b": 5}}),
+    ("!env_var '5'", "5"),
+    ("!env_var 5", "5"),
+    ("!raw_env_var ${NUMBER}", "5"),
+    ("!raw_env_var '${NUMBER}'", "5"),
+    ("!raw_env_var ${UNSET}", ""),
+    ("!raw_env_var '${LIST}'", "[1, x]"),
+    ("!raw_env_var ${TAGGED}", "!env_var '${NUMBER}'"),
+    ("!!str ${NUMBER}", "${NUMBER}"),
+    ("|\n  ${NUMBER}", "${NUMBER}\n"),
+    ("!env_var |\n  a: ${NUMBER}\n  b: ${TEXT}", {"a": 5, "b": "text"}),
+    ("two\n  lines ${NUMBER}", "two lines 5"),
+    ("${AGAIN}", "${NUMBER}"),
+    ("${UNSET:${AGAIN}}", "${NUMBER}"),
+    ("!raw_env_var ${AGAIN}", "${NUMBER}"),
+    ("${COMMENT}", "before #after"),
+    ("${HASH}", "#x"),
+    ("!raw_env_var ${LINES}", ENVIRON["LINES"]),
+    ("${LINES}", ENVIRON["LINES"].strip()),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), SUBSTITUTIONS)
 def test_variables_in_a_file_are_replaced(path: Path, value: str, expected: object) -> None:
     path.write_text(f"key: {value}\n")
     result = load_file(path, ENVIRON)["key"]
@@ -274,7 +285,9 @@ def test_a_value_is_yaml_and_a_string_is_taken_as_it_stands(text: str, expected:
     assert type(result) is type(expected)
 
 
-@pytest.mark.parametrize("text", ["[secret", "!secret", "*secret", "secret: [", "\x07secret"])
+@pytest.mark.parametrize(
+    "text", ["[secret", "!secret", "*secret", "secret: [", "\x07secret", "&secret [*secret]"]
+)
 def test_a_bad_value_is_an_error_that_names_its_source(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^the variable X is not valid YAML") as caught:
         parse_value(text, "the variable X")

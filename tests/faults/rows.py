@@ -365,97 +365,153 @@ ROWS = (
     Row(
         52,
         "slowloris: silent connections",
-        (),
+        (
+            "web/test_listener.py::test_silent_connections_hold_no_thread_and_are_closed",
+            "web/test_listener.py::test_too_many_connections_get_503",
+        ),
     ),
     Row(
         53,
         "slowloris: trickle",
-        (),
+        (
+            "faults/test_web.py::test_trickling_client_is_cut_off_and_no_worker_runs_for_it",
+            "web/test_listener.py::test_slow_senders_hold_nobody_up_and_are_cut_off",
+        ),
     ),
     Row(
         54,
         "slow body / never-reading client",
-        (),
+        (
+            "faults/test_web.py::test_trickling_client_is_cut_off_and_no_worker_runs_for_it",
+            "web/test_listener.py::test_client_that_does_not_read_holds_no_worker",
+            "web/test_listener.py::test_clients_that_do_not_read_leave_threads_to_the_others",
+        ),
     ),
     Row(
         55,
         "header/URI/body too large",
-        (),
+        (
+            "faults/test_web.py::test_limits_hold_to_the_byte",
+            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+        ),
     ),
     Row(
         56,
         "bad chunking",
-        (),
+        (
+            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_parser.py::test_bad_requests_are_refused",
+        ),
     ),
     Row(
         57,
         "smuggling",
-        (),
+        (
+            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_listener.py::test_good_shapes_are_answered_one_after_the_other",
+            "web/test_parser.py::test_nothing_can_hide_in_a_body",
+        ),
     ),
     Row(
         58,
         "path traversal, %00, bad UTF-8",
-        (),
+        (
+            "faults/test_web.py::test_path_is_a_text_for_a_route_and_never_a_file",
+            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+        ),
     ),
     Row(
         59,
         "response splitting",
-        (),
+        (
+            "web/test_handlers.py::test_response_that_cannot_begin_is_an_error_and_the_connection_goes_on",
+            "web/test_responses.py::test_headers_cannot_be_split",
+            "web/test_responses.py::test_head_that_reads_as_another_is_refused",
+        ),
     ),
     Row(
         60,
         "client leaves mid-response",
-        (),
+        ("web/test_listener.py::test_client_that_leaves_closes_the_stream",),
     ),
     Row(
         61,
         "handler BaseException in HTTP",
-        (),
+        ("web/test_listener.py::test_handler_that_raises_anything_leaves_the_server_serving",),
     ),
     Row(
         62,
         "HTTP queue full",
-        (),
+        (
+            "web/test_listener.py::test_full_pool_says_503_and_serves_again",
+            "web/test_listener.py::test_waiting_counts_from_arrival_however_many_wait",
+        ),
     ),
     Row(
         63,
         "HTTP stop",
-        (),
+        (
+            "web/test_server.py::test_stop_finishes_what_runs_and_closes_what_is_idle",
+            "web/test_server.py::test_requests_that_wait_for_a_worker_get_503_at_stop",
+            "web/test_server.py::test_stop_past_its_deadline_breaks_the_connection_off",
+        ),
     ),
     Row(
         64,
         "websocket bad input",
-        (),
+        (
+            "faults/test_web.py::test_bad_websocket_input_is_answered_or_closed_with_its_code",
+            "web/test_sockets.py::test_bad_frames_close_with_their_code",
+            "web/test_websocket.py::test_bad_messages_are_answered_and_the_socket_lives",
+        ),
     ),
     Row(
         65,
         "websocket cross-origin",
-        (),
+        (
+            "web/test_websocket.py::test_origins",
+            "web/test_websocket.py::test_handshakes_that_are_none",
+        ),
     ),
     Row(
         66,
         "websocket slow consumer",
-        (),
+        (
+            "web/test_sockets.py::test_reader_that_never_reads_is_cut_off_and_hurts_nobody",
+            "web/test_websocket.py::test_five_hundred_sockets_and_fifty_that_never_read",
+        ),
     ),
     Row(
         67,
         "websocket flood of sockets",
-        (),
+        (
+            "web/test_websocket.py::test_no_more_sockets_than_connections",
+            "web/test_websocket.py::test_service_with_websockets_has_one_thread_for_them",
+        ),
     ),
     Row(
         68,
         "YAML tag / bomb / deep",
-        (),
+        (
+            "faults/test_commands.py::test_bad_file_is_one_line_of_any_command",
+            "configuration/test_loader.py::test_a_bad_file_is_an_error_that_names_the_file_and_the_fault",
+            "serialization/test_yaml_codec.py::test_few_lines_that_stand_for_an_immense_value_are_refused_at_once",
+        ),
     ),
     Row(
         69,
         "env var injection",
-        (),
+        (
+            "faults/test_commands.py::test_environment_is_taken_as_text",
+            "configuration/test_loader.py::test_variables_in_a_file_are_replaced",
+            "configuration/test_loader.py::test_no_tag_comes_in_through_a_variable",
+            "configuration/test_substitution.py::test_what_was_put_in_is_not_looked_through_again",
+        ),
     ),
     Row(
         70,
         "credential leak",
-        (),
+        ("faults/test_secrets.py::test_no_secret_is_logged_shown_or_printed",),
     ),
     Row(
         71,

@@ -62,3 +62,16 @@ def ask(address, data):
         with contextlib.suppress(OSError):  # closed by the other side already
             client.sock.shutdown(socket.SHUT_WR)
         return client.read_to_end()
+
+
+def meet(address, count):
+    """Have so many requests for /meet answered, each of which waits for all others to be there.
+
+    So many threads and workers are alive.
+    """
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(address)) for _ in range(count)]
+        for client in clients:
+            client.send(b"GET /meet HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in clients:
+            assert client.read_response() == (200, b"met")

@@ -19,7 +19,7 @@ import trustme
 
 from tests.containers.dummies import Gate
 from tests.support.timing import TIMEOUT
-from tests.web.client import RawClient, ask
+from tests.web.client import RawClient, ask, meet
 from tests.web.shapes import BAD, CUT, GOOD, POST
 from threadko.concurrency.deadline import Deadline
 from threadko.web.addresses import BindAddress, open_door
@@ -33,19 +33,27 @@ FINE = b"GET /echo?fine HTTP/1.1\r\nHost: a\r\n\r\n"
 
 class Echo:
     name = "echo"
+    meeting = threading.Barrier(4)
 
     @http("GET,POST", "/echo")
     def echo(self, request):
         detail = request.get_data() or request.query_string
         return request.method.encode() + b" " + request.path.encode() + b" " + detail
 
+    @http("GET", "/meet")
+    def meet(self, request):
+        self.meeting.wait(TIMEOUT)
+        return "met"
+
 
 def url(address, path="/echo"):
     return f"http://{address}{path}"
 
 
-def test_bad_shapes_get_their_status_once_and_cost_nothing(serve, caplog):
-    _, address = serve(Echo, **LIMITS)
+def test_bad_shapes_get_their_status_once_and_cost_nothing(serve, caplog, figure):
+    _, address = serve(Echo, max_workers=4, **LIMITS)
+    meet(address, 4)
+    before = threading.enumerate()
     for data, status in BAD:
         answer = ask(address, data + FINE)
         assert answer.startswith(b"HTTP/1.1 %d " % status), (data, answer)
@@ -58,6 +66,10 @@ def test_bad_shapes_get_their_status_once_and_cost_nothing(serve, caplog):
     with RawClient(address) as client:
         client.send(FINE)
         assert client.read_response() == (200, b"GET /echo fine")
+    meet(address, 4)
+    assert set(before) <= set(threading.enumerate())
+    assert len(BAD) >= 120
+    figure("http", f"{len(BAD)} shapes, one response each, no traceback, no thread lost")
 
 
 def test_good_shapes_are_answered_one_after_the_other(serve, connect):

@@ -36,6 +36,21 @@ def frame(payload, opcode=1, fin=True, mask=b"\1\2\3\4", flags=0, length=None):
     return head + mask + bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
 
 
+BAD_FRAMES = [
+    (frame(b"x" * 1001), 1009),
+    (frame(b"", length=2**64 - 1), (1002, 1009)),
+    (frame(b"x" * 600, fin=False) + frame(b"x" * 600, opcode=0), 1009),
+    (frame(b"\xff"), 1007),
+    (frame(b"hello", mask=b""), 1002),
+    (frame(b"hello", flags=0x40), 1002),
+    (frame(b"hello", opcode=3), 1002),
+    (frame(b"hello", opcode=0), 1002),
+    (frame(b"p", opcode=9, fin=False), 1002),
+    (frame(b"p" * 126, opcode=9), 1002),
+    (frame(b"\3", opcode=8), 1002),
+]
+
+
 class Rig:
     """A loop, and clients at the other end of its sockets."""
 
@@ -138,22 +153,7 @@ def test_message_in_parts_with_a_ping_in_between(rig):
     assert rig.messages.get(timeout=TIMEOUT) == "one message"
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (frame(b"x" * 1001), 1009),
-        (frame(b"", length=2**64 - 1), (1002, 1009)),
-        (frame(b"x" * 600, fin=False) + frame(b"x" * 600, opcode=0), 1009),
-        (frame(b"\xff"), 1007),
-        (frame(b"hello", mask=b""), 1002),
-        (frame(b"hello", flags=0x40), 1002),
-        (frame(b"hello", opcode=3), 1002),
-        (frame(b"hello", opcode=0), 1002),
-        (frame(b"p", opcode=9, fin=False), 1002),
-        (frame(b"p" * 126, opcode=9), 1002),
-        (frame(b"\3", opcode=8), 1002),
-    ],
-)
+@pytest.mark.parametrize(("data", "code"), BAD_FRAMES)
 def test_bad_frames_close_with_their_code(rig, data, code):
     _, client = rig.open()
     _, other = rig.open()

@@ -150,23 +150,23 @@ def test_protocol_to_the_letter(chat):
     close()
 
 
-@pytest.mark.parametrize(
-    ("payload", "kind", "args"),
-    [
-        ("nonsense", "MalformedRequest", ["Invalid JSON data"]),
-        ("[]", "MalformedRequest", ["Invalid JSON data"]),
-        ("{}", "MalformedRequest", ["Invalid JSON data"]),
-        ('{"method": 5}', "MalformedRequest", ["Invalid JSON data"]),
-        ('{"method": "join", "data": [1]}', "MalformedRequest", ["Invalid JSON data"]),
-        ("[" * 100_000, "MalformedRequest", ["Invalid JSON data"]),
-        ('{"method": "nothing"}', "MethodNotFound", []),
-        ('{"method": "count"}', "MethodNotFound", []),
-        ('{"method": "join"}', "IncorrectSignature", None),
-        ('{"method": "join", "data": {"x": 1}}', "IncorrectSignature", None),
-        ('{"method": "no_json"}', "TypeError", None),
-        ('{"method": "haunt"}', "ConnectionNotFound", ["nobody"]),
-    ],
-)
+BAD_MESSAGES = [
+    ("nonsense", "MalformedRequest", ["Invalid JSON data"]),
+    ("[]", "MalformedRequest", ["Invalid JSON data"]),
+    ("{}", "MalformedRequest", ["Invalid JSON data"]),
+    ('{"method": 5}', "MalformedRequest", ["Invalid JSON data"]),
+    ('{"method": "join", "data": [1]}', "MalformedRequest", ["Invalid JSON data"]),
+    ("[" * 100_000, "MalformedRequest", ["Invalid JSON data"]),
+    ('{"method": "nothing"}', "MethodNotFound", []),
+    ('{"method": "count"}', "MethodNotFound", []),
+    ('{"method": "join"}', "IncorrectSignature", None),
+    ('{"method": "join", "data": {"x": 1}}', "IncorrectSignature", None),
+    ('{"method": "no_json"}', "TypeError", None),
+    ('{"method": "haunt"}', "ConnectionNotFound", ["nobody"]),
+]
+
+
+@pytest.mark.parametrize(("payload", "kind", "args"), BAD_MESSAGES)
 def test_bad_messages_are_answered_and_the_socket_lives(chat, payload, kind, args):
     client = chat()
     client.socket.send(payload)
@@ -324,17 +324,18 @@ HANDSHAKE = (
 )
 
 
+BAD_HANDSHAKES = [
+    (b"GET", b"1.0", b"", 426),
+    (b"HEAD", b"1.1", b"", 426),
+    (b"POST", b"1.1", b"", 405),
+    (b"GET", b"1.1", b"Origin: http://[a\r\n", 403),
+    (b"GET", b"1.1", b"Origin: http://a\r\nOrigin: http://b\r\n", 403),
+    (b"GET", b"1.1", b"Origin: http://b@a\r\n", 403),
+]
+
+
 @pytest.mark.parametrize(
-    ("method", "version", "header", "status"),
-    [
-        (b"GET", b"1.1", b"", 101),
-        (b"GET", b"1.0", b"", 426),
-        (b"HEAD", b"1.1", b"", 426),
-        (b"POST", b"1.1", b"", 405),
-        (b"GET", b"1.1", b"Origin: http://[a\r\n", 403),
-        (b"GET", b"1.1", b"Origin: http://a\r\nOrigin: http://b\r\n", 403),
-        (b"GET", b"1.1", b"Origin: http://b@a\r\n", 403),
-    ],
+    ("method", "version", "header", "status"), [(b"GET", b"1.1", b"", 101), *BAD_HANDSHAKES]
 )
 def test_handshakes_that_are_none(chat, caplog, method, version, header, status):
     with RawClient(chat.address) as client:

@@ -10,7 +10,7 @@ import functools
 import operator
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from threadko.amqp.tables import decode_table, encode_shortstr, encode_table
@@ -61,7 +61,7 @@ class Properties:
 
     content_type: str | None = None
     content_encoding: str | None = None
-    headers: dict[str, Any] | None = None
+    headers: dict[str, Any] | None = field(default=None, repr=False)  # they may hold secrets
     delivery_mode: int | None = None
     priority: int | None = None
     correlation_id: str | None = None

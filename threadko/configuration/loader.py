@@ -15,6 +15,7 @@ import yaml
 
 from threadko.configuration.substitution import OPENING, substitute
 from threadko.exceptions import ConfigurationError
+from threadko.utils.expansion import check_expanded
 
 __all__ = ["dump", "load_file", "parse_define", "parse_value"]
 
@@ -47,6 +48,8 @@ def load_file(
     with _errors_in_one_line(source, text):
         loader = _FileLoader(text, source, os.environ if environ is None else environ)
         data = loader.get_single_data()
+        if b"*" in text:
+            _check_aliases(data)
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -113,7 +116,17 @@ def _parse_value(text: str) -> Any:
         return None
     if _is_plain_string(node) and text[0] not in "!&":  # those begin a tag and an anchor
         return text
-    return loader.construct_document(node)
+    value = loader.construct_document(node)
+    if "*" in text:
+        _check_aliases(value)
+    return value
+
+
+def _check_aliases(value: Any) -> None:
+    try:
+        check_expanded(value)
+    except ValueError as exc:
+        raise yaml.constructor.ConstructorError(problem=str(exc)) from None
 
 
 def _is_plain_string(node: yaml.Node) -> bool:

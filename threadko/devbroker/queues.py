@@ -6,7 +6,7 @@ and its consumers whether they take a message.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 __all__ = ["Entry", "Host", "Message", "Queue", "Subscriber"]
@@ -20,8 +20,8 @@ class Message:
 
     exchange: str
     routing_key: str
-    header: bytes
-    body: bytes
+    header: bytes = field(repr=False)
+    body: bytes = field(repr=False)
     expiration: int | None = None  # ms, its own
     priority: int = 0
 

@@ -32,6 +32,9 @@ class Encoded(NamedTuple):
     content_encoding: str
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<Encoded {self.content_type} of {len(self.body)} bytes>"  # it may hold secrets
+
 
 @dataclass(frozen=True)
 class Codec:

@@ -12,11 +12,11 @@ from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, ScalarNode
 
 from threadko.exceptions import DecodeError
+from threadko.utils.expansion import check_expanded
 
 __all__ = ["dump", "load"]
 
 _MAX_DIGITS = 4300  # as Python's own limit for decimal numbers
-_MAX_EXPANDED = 1_000_000  # values that are reached through aliases; guessed
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -61,30 +61,8 @@ def load(text: str) -> Any:
     finally:
         loader.dispose()
     if "*" in text:
-        _Expansion().count(value)
+        try:
+            check_expanded(value)
+        except ValueError as exc:
+            raise DecodeError(str(exc)) from None
     return value
-
-
-class _Expansion:
-    """Counts the values that there would be if each alias were a copy."""
-
-    def __init__(self) -> None:
-        self._sizes: dict[int, int] = {}  # of lists and mappings, by id; 0 within their own count
-
-    def count(self, value: Any) -> int:
-        """Return how many values are in `value`; `DecodeError` if too many, or endlessly many."""
-        if isinstance(value, dict):
-            items: Any = (item for pair in value.items() for item in pair)
-        elif isinstance(value, (list, tuple, set)):
-            items = value
-        else:
-            return 1
-        size = self._sizes.get(id(value))
-        if size == 0:
-            raise DecodeError("an alias stands for what it is part of")
-        if size is None:
-            self._sizes[id(value)] = 0
-            size = self._sizes[id(value)] = 1 + sum(map(self.count, items))
-            if size > _MAX_EXPANDED:
-                raise DecodeError(f"aliases stand for more than {_MAX_EXPANDED} values")
-        return size

@@ -65,13 +65,13 @@ class Request:
     """
 
     method: str
-    target: str
+    target: str = field(repr=False)
     path: str
-    query: str
+    query: str = field(repr=False)  # this and more may hold secrets
     version: int
     keep_alive: bool
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 class RequestReader:
