@@ -403,8 +403,10 @@ ROWS = (
         "memory over 1M calls",
         (
             "faults/test_soak.py::test_nothing_is_lost_and_nothing_grows",
-            "stories/test_long_run.py"
-            "::test_memory_threads_and_descriptors_do_not_grow_with_the_calls",
+            (
+                "stories/test_long_run.py"
+                "::test_memory_threads_and_descriptors_do_not_grow_with_the_calls"
+            ),
         ),
     ),
     Row(

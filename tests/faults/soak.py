@@ -93,21 +93,15 @@ class Record:
             ("requests run again", f"{self.again:,}"),
             ("requests left in the queue, calls pending", f"{self.left}, {self.pending}"),
         ]
+        at = "at 10 % and at 100 % of the calls"
         for who, (first, *_, last) in self.held.items():
+            memory = f"{first.kib / 1024:.1f} and {last.kib / 1024:.1f} MiB"
+            memory += f" ({self.growth(who):+.1f} %)"
+            descriptors = f"{first.descriptors} and {last.descriptors}"
             lines += [
-                (
-                    f"memory of the {who}, at 10 % and at 100 % of the calls",
-                    f"{first.kib / 1024:.1f} and {last.kib / 1024:.1f} MiB"
-                    f" ({self.growth(who):+.1f} %)",
-                ),
-                (
-                    f"threads of the {who}, at 10 % and at 100 %",
-                    f"{first.threads} and {last.threads}",
-                ),
-                (
-                    f"descriptors of the {who}, at 10 % and at 100 %",
-                    f"{first.descriptors} and {last.descriptors}",
-                ),
+                (f"memory of the {who}, {at}", memory),
+                (f"threads of the {who}, {at}", f"{first.threads} and {last.threads}"),
+                (f"descriptors of the {who}, {at}", descriptors),
             ]
         return lines
 

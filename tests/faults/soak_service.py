@@ -1,4 +1,4 @@
-"""The service of `python -m tests.faults.soak`, for `threadko run`; keys of its own tell it more."""
+"""The service of `python -m tests.faults.soak`; it finds its name and ledger in keys of its own."""
 
 from tests.support.ledger import Ledger
 from threadko import config

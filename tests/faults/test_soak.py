@@ -23,7 +23,8 @@ def test_nothing_is_lost_and_nothing_grows(broker_uri, tmp_path, figure):
     growth = ", ".join(f"{who} {record.growth(who):+.1f} %" for who in record.held)
     figure(
         "soak",
-        f"{record.calls:,} calls, {record.cuts} cuts, {record.terms} SIGTERM, {record.kills} SIGKILL:"
+        f"{record.calls:,} calls, {record.cuts} cuts, {record.terms} SIGTERM,"
+        f" {record.kills} SIGKILL;"
         f" {record.lost} lost, {record.failed} failed, {record.again} run again; memory of the"
         f" {growth}; threads and descriptors equal",
     )
