@@ -163,10 +163,9 @@ def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load
     assert load.answers == {number: number * 2 for number in range(len(load.answers))}
     assert ledger.count() == {str(number): 1 for number in load.answers}
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
-    figure(
-        "service-terms",
-        f"{stops} SIGTERM, {len(load.answers):,} calls: 0 lost, 0 run again, 0 failed",
-    )
+    if stops == 20:
+        seen = f"{stops} SIGTERM, {len(load.answers):,} calls: 0 lost, 0 run again, 0 failed"
+        figure("service-terms", seen)
 
 
 def test_worker_that_waits_for_a_reply_ends_its_work(run, names, client, ledger):

@@ -61,8 +61,7 @@ def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
     again = sum(runs.values()) - len(runs)
     assert kills <= again <= kills * PREFETCH
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
-    figure(
-        "service-kills",
-        f"{kills} SIGKILL, {len(runs):,} calls: 0 lost, {again} run again, of {kills * PREFETCH}"
-        " at most",
-    )
+    seen = f"{kills} SIGKILL, {len(runs):,} calls: 0 lost, {again} run again"
+    print(seen)  # noqa: T201 - the figures
+    if kills == 20:
+        figure("service-kills", f"{seen}, of {kills * PREFETCH} at most")
