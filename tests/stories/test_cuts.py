@@ -21,6 +21,9 @@ from threadko.rpc import ServiceRpc, rpc
 from threadko.runners import ServiceRunner
 from threadko.standalone.rpc import ClusterRpcClient
 
+# They end by what is waited for in them; under load a hundred faults take their time.
+pytestmark = pytest.mark.timeout(20 * TIMEOUT)
+
 CALLERS = 8
 
 BACK = """

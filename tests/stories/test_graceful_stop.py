@@ -135,6 +135,7 @@ def test_ten_that_run_are_answered_and_twenty_prefetched_are_left_to_the_next_in
     assert ledger.count() == {str(number): 1 for number in range(30)}
 
 
+@pytest.mark.timeout(20 * TIMEOUT)
 @pytest.mark.parametrize("stops", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load(
     run, name, client, broker_uri, ledger, stops, figure

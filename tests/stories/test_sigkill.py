@@ -6,6 +6,7 @@ import pytest
 
 from tests.stories.load import Load
 from tests.support.amqp import queue_depth
+from tests.support.timing import TIMEOUT
 
 CALLERS = 8
 PREFETCH = 20
@@ -34,6 +35,7 @@ class Service:
 """
 
 
+@pytest.mark.timeout(20 * TIMEOUT)
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
     run, name, client, broker_uri, ledger, kills, figure
@@ -41,7 +43,7 @@ def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
     def start(holds):
         source = SERVICE.format(name=name, ledger=str(ledger.path), holds=holds)
         process = run(source, max_workers=10, PREFETCH_COUNT=PREFETCH)
-        process.wait_for("services ready", "stderr")
+        process.wait_for("services ready", "stderr", 2 * TIMEOUT)
         return process
 
     survivor = start(holds=False)
