@@ -66,10 +66,10 @@ def test_every_call_is_answered_while_the_broker_restarts(
     with rpc_client as client:
         with Load(lambda number: client.service.double(number), CALLERS) as load:
             for _ in range(RESTARTS):
-                load.wait_for_answers(50)
+                load.wait_for_answers(200)
                 end(node)
                 node.start()
-            load.wait_for_answers(50)
+            load.wait_for_answers(200)
         assert rpc_client.pending == 0
     service.send_signal(signal.SIGTERM)
     assert service.wait() == 0, service
