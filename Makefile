@@ -20,6 +20,7 @@ WITH_PYTHONS := THREADKO_PYTHONS=$$(ls -d $(CURDIR)/.venv-pythons/*/bin/python 2
 PARALLEL := --numprocesses 3 --dist loadfile
 QUICK := not interop and not bench and not long and not rabbitmq and not drivers
 TESTS ?= tests
+CALLS ?= 1000000
 VERSIONS := 3.10 3.11 3.12 3.13 3.14
 COVERAGE := --cov --cov-report=term --cov-fail-under=95
 METADATA := setup.py pyproject.toml requirements/base.txt threadko/__init__.py
@@ -44,6 +45,9 @@ test-all: test $(VENV)/.drivers $(NAMEKOS) .venv-pythons/.done ## run all tests 
 
 faults: $(VENV)/.drivers .venv-pythons/.done ## run the tests of the table of faults, print it row by row, write its figures to docs/figures.csv
 	@$(WITH_PYTHONS) $(WITH_RABBITMQ) $(BIN)/python -m tests.faults $(PARALLEL) --figures docs/figures.csv
+
+soak: $(VENV)/.test ## call a million times while connections are cut and services restart, write what was seen to docs/soak.csv (CALLS=...)
+	@$(WITH_RABBITMQ) $(BIN)/python -m tests.faults.soak --calls $(CALLS) --figures docs/soak.csv
 
 lint: $(VENV)/.dev ## check form and style
 	@$(BIN)/ruff format --check .

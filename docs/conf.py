@@ -38,10 +38,6 @@ suppress_warnings = ["ref.python"]
 napoleon_numpy_docstring = False
 doctest_global_setup = f"import sys; sys.path.insert(0, {str(DOCS.parent / 'examples')!r})"
 
-# Pages that may not be there yet: no table of contents names them until they are, and links to them
-# are plain text.
-AWAITED = ("reliability",)
-
 
 def count_documented(app, exception):
     """Print how much is documented; each name that is not is a warning, and so an error."""
@@ -68,9 +64,6 @@ def point_at_pages(app, doctree):
         page, _, anchor = link.get("refuri", "").partition("#")
         if ":" in page or not page.endswith(".rst"):
             continue
-        if page.removesuffix(".rst") in AWAITED and not (DOCS / page).exists():
-            link.replace_self(nodes.inline("", link.astext()))
-            continue
         target = addnodes.pending_xref(
             "",
             nodes.inline("", link.astext()),
@@ -86,16 +79,8 @@ def point_at_pages(app, doctree):
         link.replace_self(target)
 
 
-def leave_awaited_out(app, docname, source):
-    """Take the pages that are not there yet out of the first page's contents."""
-    for page in AWAITED:
-        if docname == "index" and not (DOCS / f"{page}.rst").exists():
-            source[0] = source[0].replace(f"   {page}\n", "")
-
-
 def setup(app):
     """Register what is above."""
     app.connect("builder-inited", lambda app: reference.write_pages(DOCS / "api"))
-    app.connect("source-read", leave_awaited_out)
     app.connect("doctree-read", point_at_pages)
     app.connect("build-finished", count_documented)

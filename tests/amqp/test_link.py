@@ -762,11 +762,13 @@ def test_peer_that_is_no_broker_is_tried_again(
 
 @pytest.mark.long
 def test_silent_peer_is_noticed_by_its_missing_heartbeats(
-    make_rig: MakeRig, proxy: Proxy, proxied: str
+    make_rig: MakeRig, proxy: Proxy, proxied: str, figure: Callable[[str, str], None]
 ) -> None:
     rig = make_rig(proxied, heartbeat=1).up()
     proxy.hole(up=False, down=True)
+    begun = time.monotonic()
     assert "activity" in str(rig.next_end())
+    figure("hole-idle", f"{time.monotonic() - begun:.1f} s")
     proxy.heal()
     rig.link.wait_up(Deadline(TIMEOUT))
 

@@ -20,11 +20,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that a test records by the fixture `figure(key, seen)`: what it is, and its goal."""
+    """A figure that tests record by the fixture `figure(key, seen)`: what it is, and its goal.
+
+    `tests` are those that do so and that no row may name.
+    """
 
     key: str
     what: str
     goal: str
+    tests: tuple[str, ...] = ()
 
 
 ROWS = (
@@ -551,7 +555,13 @@ ROWS = (
     Row(
         75,
         "memory over 1M calls",
-        (),
+        (
+            "faults/test_soak.py::test_nothing_is_lost_and_nothing_grows",
+            (
+                "stories/test_long_run.py"
+                "::test_memory_threads_and_descriptors_do_not_grow_with_the_calls"
+            ),
+        ),
     ),
     Row(
         76,
@@ -561,28 +571,78 @@ ROWS = (
 )
 
 FIGURES = (
-    Figure("cuts", "connections cut under load", "100 cuts, 20,000 confirmed, 0 lost"),
-    Figure("holes", "black holes under load", "10, 10,000 confirmed, 0 lost"),
-    Figure("broker-restarts", "the broker stopped and started", "5, 0 lost"),
-    Figure("broker-kills-classic", "the broker killed, classic queues", "5, 0 lost"),
-    Figure("broker-kills-quorum", "the broker killed, quorum queues", "5, 0 lost"),
+    Figure(
+        "cuts",
+        "connections cut under load",
+        "100 cuts, 20,000 confirmed, 0 lost",
+        (
+            "stories/test_events.py::test_what_was_confirmed_is_handled_though_connections_are_lost",
+            "stories/test_cuts.py::test_every_call_is_answered_while_connections_are_lost_at_any_moment",
+        ),
+    ),
+    Figure(
+        "holes",
+        "black holes under load",
+        "10, 10,000 confirmed, 0 lost",
+        (
+            "stories/test_events.py::test_what_was_confirmed_is_handled_though_connections_are_lost",
+            "stories/test_cuts.py::test_every_call_is_answered_while_connections_go_silent",
+        ),
+    ),
+    Figure(
+        "broker-restarts",
+        "the broker stopped and started",
+        "5, 0 lost",
+        ("stories/test_broker_restart.py::test_every_call_is_answered_while_the_broker_restarts",),
+    ),
+    Figure(
+        "broker-kills-classic",
+        "the broker killed, classic queues",
+        "5, 0 lost",
+        ("stories/test_broker_restart.py::test_every_call_is_answered_while_the_broker_restarts",),
+    ),
+    Figure(
+        "broker-kills-quorum",
+        "the broker killed, quorum queues",
+        "5, 0 lost",
+        ("stories/test_broker_restart.py::test_every_call_is_answered_while_the_broker_restarts",),
+    ),
     Figure(
         "service-kills",
         "the service killed at work",
         "20, 0 lost, duplicates up to prefetch x kills",
+        (
+            "stories/test_sigkill.py::test_every_call_is_answered_while_an_instance_is_killed_in_its_work",
+        ),
     ),
     Figure(
         "service-terms",
         "the service terminated under load",
         "20, 0 lost, 0 duplicated, 0 calls failed",
+        (
+            "stories/test_graceful_stop.py::test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load",
+        ),
     ),
-    Figure("hole-idle", "a black hole found, heartbeat of 1 s, nothing to do", "12.5 s"),
-    Figure("hole-publish", "a black hole found by a publish with a deadline of 1 s", "1.5 s"),
+    Figure(
+        "hole-idle",
+        "a black hole found, heartbeat of 1 s, nothing to do",
+        "12.5 s",
+        ("amqp/test_link.py::test_silent_peer_is_noticed_by_its_missing_heartbeats",),
+    ),
+    Figure(
+        "hole-publish",
+        "a black hole found by a publish with a deadline of 1 s",
+        "1.5 s",
+        (
+            "faults/test_recovery.py::test_publish_into_a_black_hole_fails_by_its_deadline_and_the_next_one_arrives",
+        ),
+    ),
     Figure("stop", "stop() in any of 8 states", "its time-out + 0.5 s"),
     Figure(
         "reconnect",
         "reconnected once the broker is back, 99th percentile",
         "cap of the back-off + 0.5 s",
+        ("faults/test_recovery.py::test_all_are_connected_soon_after_the_broker_is_back",),
     ),
     Figure(
         "http", "bad HTTP inputs", "120 shapes, one response each, no traceback, no thread lost"

@@ -8,6 +8,7 @@ import pytest
 from tests.faults.rows import FIGURES, ROWS
 
 TESTS = Path(__file__).parent.parent
+NAMED = {str(row.number): row.tests for row in ROWS} | {each.key: each.tests for each in FIGURES}
 
 
 def functions(path):
@@ -31,9 +32,13 @@ def test_rows_are_numbered_from_one_to_seventy_six():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.number))
-def test_row_names_tests_that_there_are(row):
+def test_row_names_tests(row):
     assert row.tests
-    for test in row.tests:
+
+
+@pytest.mark.parametrize("tests", NAMED.values(), ids=NAMED)
+def test_named_tests_are_there(tests):
+    for test in tests:
         file, _, name = test.partition("::")
         assert name in functions(TESTS / file), test
 

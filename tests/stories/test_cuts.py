@@ -21,6 +21,9 @@ from threadko.rpc import ServiceRpc, rpc
 from threadko.runners import ServiceRunner
 from threadko.standalone.rpc import ClusterRpcClient
 
+# They end by what is waited for in them; under load a hundred faults take their time.
+pytestmark = pytest.mark.timeout(20 * TIMEOUT)
+
 CALLERS = 8
 
 BACK = """
@@ -129,7 +132,7 @@ def stop_all(runners_or_processes):
 @pytest.mark.parametrize("where", ["in one process", "in three processes"])
 @pytest.mark.parametrize("cuts", [20, pytest.param(100, marks=pytest.mark.long)])
 def test_every_call_is_answered_while_connections_are_lost_at_any_moment(
-    start, start_here, service_name, amqp_config, broker_uri, proxies, ledger, cuts, where
+    start, start_here, service_name, amqp_config, broker_uri, proxies, ledger, cuts, where, figure
 ):
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")  # noqa: T201 - to do the same again
@@ -162,18 +165,20 @@ def test_every_call_is_answered_while_connections_are_lost_at_any_moment(
     runs = ledger.count()
     assert set(runs) == {str(number) for number in load.answers}
     again = sum(runs.values()) - len(runs)
-    figures = f"{len(runs)} calls, 0 lost, {again} run again"
     # What was answered and not acknowledged when a connection was lost has come back, and goes
     # on waiting if the service stopped then.
     left = sum(queue_depth(broker_uri, f"rpc-{name}") for name in service_name.values())
     assert left <= 2 * CALLERS
+    figures = f"{len(runs):,} calls of two services, 0 lost, {again} run again"
     figures += f", {left} to be run again"
-    print(f"{cuts} cuts {where}, {dict(struck)}: {figures}")  # noqa: T201 - the figures
+    print(f"{cuts} cuts {where}, {dict(struck)}: {figures}")  # noqa: T201 - where they were
+    if cuts == 100:
+        figure("cuts", f"{cuts} cuts {where}, {figures}")
 
 
 @pytest.mark.long
 def test_every_call_is_answered_while_connections_go_silent(
-    start, service_name, amqp_config, broker_uri, proxies, ledger
+    start, service_name, amqp_config, broker_uri, proxies, ledger, figure
 ):
     """One connection of each process, side by side: pika notices within 2 * (HEARTBEAT + 5) s."""
     # So long that it is the heartbeat that ends the silence.
@@ -197,6 +202,7 @@ def test_every_call_is_answered_while_connections_go_silent(
     assert load.errors == {}
     assert load.answers == {number: number * 2 + 1 for number in range(len(load.answers))}
     assert set(ledger.count()) == {str(number) for number in load.answers}
+    figure("holes", f"{len(burnt)} at once, {len(load.answers):,} calls, 0 lost")
 
 
 def test_calls_in_a_silent_connection_fail_clearly_and_later_ones_are_answered(

@@ -2,6 +2,9 @@
 
 import signal
 
+import pytest
+
+from tests.stories.load import Load
 from tests.support.amqp import open_channel, queue_depth
 from tests.support.timing import TIMEOUT
 
@@ -23,6 +26,24 @@ class Service:
         wait_for("go on")
         return number * 2
 """
+
+DOUBLE = """
+from tests.support.ledger import Ledger
+from threadko.rpc import rpc
+
+ledger = Ledger({ledger!r})
+
+
+class Service:
+    name = {name!r}
+
+    @rpc
+    def double(self, number):
+        ledger.enter(number)
+        return number * 2
+"""
+
+CALLERS = 16
 
 CALLER = """
 from tests.stories.controlled import tell, wait_for
@@ -112,6 +133,40 @@ def test_ten_that_run_are_answered_and_twenty_prefetched_are_left_to_the_next_in
     assert raw_caller.left() is None
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
     assert ledger.count() == {str(number): 1 for number in range(30)}
+
+
+@pytest.mark.timeout(20 * TIMEOUT)
+@pytest.mark.parametrize("stops", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load(
+    run, name, client, broker_uri, ledger, stops, figure
+):
+    """As in a deployment: the next one is up, then the one before is stopped, in its work."""
+
+    def start():
+        process = run(DOUBLE.format(name=name, ledger=str(ledger.path)))
+        process.wait_for("services ready", "stderr", 2 * TIMEOUT)
+        return process
+
+    instance = start()
+    with Load(lambda number: client[name].double(number), CALLERS) as load:
+        for _ in range(stops):
+            following = start()
+            load.wait_for_answers(100)
+            instance.send_signal(signal.SIGTERM)
+            assert instance.wait(2 * TIMEOUT) == 0, instance
+            assert_no_traceback(instance)
+            instance = following
+        load.wait_for_answers(100)
+    instance.send_signal(signal.SIGTERM)
+    assert instance.wait() == 0, instance
+
+    assert load.errors == {}
+    assert load.answers == {number: number * 2 for number in range(len(load.answers))}
+    assert ledger.count() == {str(number): 1 for number in load.answers}
+    assert queue_depth(broker_uri, f"rpc-{name}") == 0
+    if stops == 20:
+        seen = f"{stops} SIGTERM, {len(load.answers):,} calls: 0 lost, 0 run again, 0 failed"
+        figure("service-terms", seen)
 
 
 def test_worker_that_waits_for_a_reply_ends_its_work(run, names, client, ledger):

@@ -1,13 +1,12 @@
 """Many calls leave nothing behind: no memory, no thread, no descriptor."""
 
-import os
 import signal
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.stories.process import Process
+from tests.support.held import Held
 from tests.support.timing import TIMEOUT
 
 WARM_UP = 20_000
@@ -56,24 +55,6 @@ with ClusterRpcClient(config={config!r}, timeout={timeout}) as client:
         tell("done")
         wait_for("go on " + str(part))
 """
-
-
-class Held(NamedTuple):
-    """What a process holds."""
-
-    kib: int
-    threads: int
-    descriptors: int
-
-    @classmethod
-    def by(cls, pid: int) -> "Held":
-        status = Path(f"/proc/{pid}/status").read_text()
-        values = dict(line.split(":", 1) for line in status.splitlines())
-        return cls(
-            kib=int(values["VmRSS"].split()[0]),
-            threads=int(values["Threads"]),
-            descriptors=len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208 - as short as it gets
-        )
 
 
 @pytest.mark.long
