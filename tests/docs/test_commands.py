@@ -137,7 +137,6 @@ SCENES = {
         ".",
         "make help",
         _TEST,
-        "python -m tests.support.commands",
     ),
     "installing": (
         ".",

@@ -75,11 +75,12 @@ def read_commands(page: str, *, folder: Path) -> Iterator[Command]:
         code = _STARTS_CODE.match(line)
         included = _INCLUDES.match(line)
         if code or _ENDS_WITH_CODE.match(line) or _STARTS_COMMENT.match(line):
-            text.append(line if code is None else "")
+            is_comment = _STARTS_COMMENT.match(line) is not None
+            text += [] if code or is_comment else [line]
             yield from _read_text(text)
             text = []
-            block, position = _take_block(lines, position, len(line) - len(line.lstrip()))
-            if not _STARTS_COMMENT.match(line):
+            block, position = _take_block(lines, position, _measure_indent(line))
+            if not is_comment:
                 yield from _read_block(block, is_console=bool(code) and code[1] in CONSOLES)
         elif included:
             path = folder / included[1]
@@ -93,6 +94,10 @@ def read_commands(page: str, *, folder: Path) -> Iterator[Command]:
         else:
             text.append(line)
     yield from _read_text(text)
+
+
+def _measure_indent(line: str) -> int:
+    return len(re.match(r" *(?:(?:[*-]|#\.|\d+\.) +)?", line)[0])  # type: ignore[index]
 
 
 def _take_block(lines: list[str], position: int, indent: int) -> tuple[list[str], int]:
