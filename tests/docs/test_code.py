@@ -6,6 +6,14 @@ import textwrap
 import pytest
 import yaml
 
+import threadko.amqp
+import threadko.amqp.consume
+import threadko.containers
+import threadko.extensions
+import threadko.messaging
+import threadko.rpc
+import threadko.utils.concurrency
+import threadko.web.server
 from tests.support.checkout import ROOT
 from tests.support.pages import PAGES
 from threadko.configuration import settings
@@ -65,3 +73,39 @@ def test_lines_to_change_to_can_be_run(code):
 )
 def test_example_that_is_named_is_there(page, path):
     assert (ROOT / path).exists()
+
+
+MOVING = TEXTS["docs/moving.rst"].partition("\nHooks\n")[2]
+GAINED = {
+    threadko.extensions.Extension: "ready open cancel find_trouble answer_ping",
+    threadko.extensions.Entrypoint: "settle",
+    threadko.extensions.WorkerContext: "cancelled message_id redelivered headers",
+    threadko.messaging.Consumer: "handle_decode_error",
+    threadko.containers: "Observer",
+}
+LOST = {
+    threadko.amqp: "get_connection get_producer",
+    threadko.amqp.consume.Consumer: "get_consumers",
+    threadko.messaging.Consumer: "consumer_cls",
+    threadko.rpc: "Responder",
+    threadko.rpc.Client: "fully_specified",
+    threadko.rpc.ReplyListener: "ReplyConsumer register_for_reply",
+    threadko.rpc.RpcCall: "get_response",
+    threadko.rpc.ServiceRpc: "publisher_cls",
+    threadko.utils.concurrency: "fail_fast_imap",
+    threadko.web.server: "HttpOnlyProtocol",
+    threadko.web.server.WebServer: "get_wsgi_server process_request make_url_map run",
+}
+INSTEAD = {
+    threadko.amqp.consume.Consumer: "run stop on_message on_decode_error",
+    threadko.messaging.Publisher: "publisher_cls",
+    threadko.web.server.WebServer: "get_wsgi_app context_data_from_headers",
+}
+
+
+@pytest.mark.parametrize(("names", "is_there"), [(GAINED, True), (LOST, False), (INSTEAD, True)])
+def test_hooks_gained_and_lost_are_so(names, is_there):
+    for owner, each in names.items():
+        for name in each.split():
+            assert hasattr(owner, name) is is_there, (owner, name)
+            assert re.search(rf"\b{name}\b", MOVING), f"docs/moving.rst does not name {name}"

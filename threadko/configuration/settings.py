@@ -479,7 +479,10 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             "mapping",
             {},
             _check_mapping,
-            "arguments of the queues of event handlers, such as ``{x-queue-type: quorum}``",
+            (
+                "arguments of the queues of event handlers, such as ``{x-queue-type: quorum}``; "
+                "those with ``reliable_delivery=False`` stay classic"
+            ),
         ),
     ),
     "serialization": (
