@@ -1,4 +1,4 @@
-"""Sphinx settings. The reference is made by `reference.py`, which stands beside this."""
+"""Sphinx settings. The reference and the tables of keys are made by `reference.py` beside this."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import sphinx.util.logging
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.util.docutils import SphinxDirective
 
 import threadko
 
@@ -79,8 +80,19 @@ def point_at_pages(app, doctree):
         link.replace_self(target)
 
 
+class Keys(SphinxDirective):
+    """``.. keys:: SECTION`` is the table of a section's keys, as `settings.py` has them."""
+
+    required_arguments = 1
+
+    def run(self):
+        """Return the table."""
+        return self.parse_text_to_nodes(reference.make_key_table(self.arguments[0]))
+
+
 def setup(app):
     """Register what is above."""
+    app.add_directive("keys", Keys)
     app.connect("builder-inited", lambda app: reference.write_pages(DOCS / "api"))
     app.connect("doctree-read", point_at_pages)
     app.connect("build-finished", count_documented)

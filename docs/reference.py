@@ -1,4 +1,4 @@
-"""The pages of the API reference, and the count of what is documented.
+"""The pages of the API reference, the count of what is documented, and the tables of keys.
 
 There is one page for each module that users import, made anew for each build, so a new module or
 name cannot be forgotten. ``sphinx.ext.coverage`` does not serve: it passes over names that a module
@@ -10,6 +10,7 @@ import inspect
 import pkgutil
 
 import threadko
+from threadko.configuration.settings import SECTIONS
 
 # What is imported by users. Of these packages every module, of the others those that are named;
 # the rooms behind the faces are ours.
@@ -129,3 +130,27 @@ def find_undocumented(public, known):
         if name not in known
         or ((inspect.isroutine(value) or inspect.isclass(value)) and not inspect.getdoc(value))
     ]
+
+
+def make_key_table(section):
+    """Return the table of the configuration's keys in a section, as the source of a page."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 24 16 20 60", ""]
+    rows = [("key", "type", "default", "meaning")]
+    rows += [
+        (f"``{key.name}``", key.type, key.default_doc or format_default(key.default), key.doc)
+        for key in SECTIONS[section]
+    ]
+    for first, *others in rows:
+        lines += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+    return "\n".join(lines) + "\n"
+
+
+def format_default(value):
+    """Return a default as it would stand in a file, as the source of a page."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"``{str(value).lower()}``"
+    if isinstance(value, str) and value.isdigit():
+        return f'``"{value}"``'
+    return f"``{value}``"

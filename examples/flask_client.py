@@ -1,6 +1,7 @@
 """A Flask application that calls services: its requests share one client.
 
-flask --app flask_client run, or gunicorn --threads 16 [--preload] flask_client:app
+flask --app flask_client run
+gunicorn --threads 16 flask_client:app
 """
 
 import os

@@ -103,6 +103,14 @@ def test_configuration_decides_about_exchanges_and_arguments():
     assert get_event_exchange("shop") == Exchange("shop.events", "topic")
 
 
+@pytest.mark.parametrize("handler_type", [SERVICE_POOL, SINGLETON, BROADCAST])
+def test_queue_that_goes_with_its_consumers_is_no_quorum_queue(handler_type):
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 20, "x-max-length": 1000}
+    config = {"EVENT_QUEUE_ARGUMENTS": arguments}
+    queue = bind("shop", "sold", handler_type, False, config=config).queue
+    assert queue.declare_arguments == {"x-max-length": 1000}
+
+
 @pytest.mark.parametrize(
     ("args", "options"),
     [

@@ -38,6 +38,19 @@ BROADCAST: Final = "broadcast"
 
 _HANDLER_TYPES = (SERVICE_POOL, SINGLETON, BROADCAST)
 
+#: Of quorum queues alone, which a broker does not make to go with their consumers.
+_QUORUM_ARGUMENTS = frozenset(
+    (
+        "x-dead-letter-strategy",
+        "x-delivery-limit",
+        "x-max-in-memory-bytes",
+        "x-max-in-memory-length",
+        "x-queue-type",
+        "x-quorum-initial-group-size",
+        "x-quorum-target-group-size",
+    )
+)
+
 
 class EventHandlerConfigurationError(ConfigurationError):
     """The options of an event handler contradict each other."""
@@ -178,7 +191,9 @@ class EventHandler(Consumer):
         container = self.container
         stem = f"evt-{self.source_service}-{self.event_type}"
         own = f"{stem}--{container.service_name}.{self.method_name}"
-        settings = EventSettings.from_config(container.config)
+        arguments = dict(EventSettings.from_config(container.config).queue_arguments)
+        if not self.reliable_delivery:
+            arguments = {k: v for k, v in arguments.items() if k not in _QUORUM_ARGUMENTS}
         name = {
             SERVICE_POOL: own,
             SINGLETON: stem,
@@ -191,7 +206,7 @@ class EventHandler(Consumer):
             durable=True,
             auto_delete=not self.reliable_delivery,
             exclusive=self.handler_type == BROADCAST and not self.reliable_delivery,
-            arguments=dict(settings.queue_arguments),
+            arguments=arguments,
         )
 
 

@@ -91,3 +91,19 @@ def test_pages_are_written_and_old_ones_go(reference, tmp_path):
         "index",
         *reference.find_public_modules(),
     }
+
+
+def test_table_of_keys_has_type_default_and_meaning(reference):
+    table = reference.make_key_table("broker")
+    assert (
+        "   * - ``HEARTBEAT``\n     - whole seconds, 1 to 65535\n     - ``20``\n     - a " in table
+    )
+    assert "   * - ``LOGIN_METHOD``\n     - string\n     - PLAIN\n" in table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "none"), (True, "``true``"), ("660", '``"660"``'), ({}, "``{}``"), (2.5, "``2.5``")],
+)
+def test_defaults_are_shown_as_a_file_would_have_them(reference, value, text):
+    assert reference.format_default(value) == text

@@ -134,6 +134,7 @@ def test_rpc_goes_from_service_to_service(load, runner_factory, amqp_config):
         ("service_runner", ["11", "11"]),
         ("health", ["503 service healthy_service is new", "200 ok"]),
         ("messages", ["piano order.big", "last order.big"]),
+        ("dev_broker", ["Hello, Ada!", "Hello, Ben!", "Hello, Cleo!", "Hello, Dora!"]),
     ],
 )
 def test_program_prints_the_answers_and_ends(name, output, broker_uri):

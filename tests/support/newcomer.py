@@ -3,7 +3,7 @@
 `python -m tests.support.newcomer PAGE [COMMAND TO SKIP ...]` is run in a copy of the repository.
 Every literal block with `$ ` lines is a terminal in that folder; one that runs services is left
 open, the others must end well. What follows `$ python` is typed into an interpreter, by `doctest`,
-and must print what the page prints.
+and must print what the page prints; what follows `$ threadko shell` is typed into that.
 
 From the first service on, all happens in a network of its own where the system can make one: there
 is no broker there, whatever the machine has. It writes one line for each block that it has done.
@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shlex
 import signal
 import socket
 import struct
@@ -34,7 +35,15 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
-_READY = "services ready"
+
+#: What goes on until it is stopped, and what it says when it is ready.
+_READY = {
+    "threadko run ": "services ready",
+    "threadko broker": "broker at",
+    "flask ": "Running on",
+    "gunicorn ": "Booting worker",
+    "uvicorn ": "Uvicorn running on",
+}
 
 _BLOCK = re.compile(
     r"^(?:[^\n]*::|\.\. code-block:: console)\n\n((?:[ ]+[^\n]*\n|\n)+)", re.MULTILINE
@@ -49,9 +58,10 @@ class Block:
     typed: str = ""
 
     @property
-    def runs_services(self) -> bool:
-        """Whether its last command goes on until it is stopped."""
-        return bool(self.commands) and self.commands[-1].startswith("threadko run")
+    def ready(self) -> str | None:
+        """What its last command says when it is ready, if that goes on until it is stopped."""
+        last = self.commands[-1] if self.commands else ""
+        return next((text for start, text in _READY.items() if last.startswith(start)), None)
 
 
 def read_blocks(page: str) -> Iterator[Block]:
@@ -68,10 +78,19 @@ def read_blocks(page: str) -> Iterator[Block]:
             typed = [line for line in lines if not line.startswith("$ ")]
             if commands[-1] == "python":
                 yield Block(tuple(commands[:-1]), "\n".join(typed) + "\n")
+            elif typed and commands[-1] == "threadko shell":
+                yield Block((*commands[:-1], _put_into_shell(typed)))
             elif typed:
                 raise ValueError(f"output of commands is not looked at: {typed}")
             else:
                 yield Block(tuple(commands))
+
+
+def _put_into_shell(typed: list[str]) -> str:
+    """Return a command that types what has a prompt, and compares what comes with the rest."""
+    script = "\n".join(line[4:] for line in typed if line.startswith((">>> ", "... ")))
+    printed = "\n".join(line for line in typed if not line.startswith((">>> ", "... ")))
+    return f'test "$(echo {shlex.quote(script)} | threadko shell)" = {shlex.quote(printed)}'
 
 
 def enter_own_network() -> bool:
@@ -104,27 +123,30 @@ def run_block(block: Block, *, folder: Path, timeout: float) -> None:
 def running(block: Block, *, folder: Path) -> Iterator[None]:
     """Keep a terminal open in which services run; they must end well when they are interrupted."""
     *before, last = block.commands
+    says = block.ready
+    assert says is not None
     process = subprocess.Popen(
         ["bash", "-ec", "\n".join([*before, f"exec {last}"])],
         cwd=folder,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    assert process.stderr is not None
+    assert process.stdout is not None
     ready = threading.Event()
 
     def read(lines: Iterator[str]) -> None:
         for line in lines:
             sys.stderr.write(line)
-            if _READY in line:
+            if says in line:
                 ready.set()
 
-    reader = threading.Thread(target=read, args=(iter(process.stderr),))
+    reader = threading.Thread(target=read, args=(iter(process.stdout),))
     reader.start()
     try:
         if not ready.wait(3 * TIMEOUT):
-            raise TimeoutError(f"{last!r} did not say {_READY!r}")
+            raise TimeoutError(f"{last!r} did not say {says!r}")
         yield
         os.killpg(process.pid, signal.SIGINT)
         if code := process.wait(2 * TIMEOUT):
@@ -134,7 +156,7 @@ def running(block: Block, *, folder: Path) -> Iterator[None]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         reader.join()
-        process.stderr.close()
+        process.stdout.close()
 
 
 def follow(
@@ -150,7 +172,7 @@ def follow(
             begin = time.monotonic()
             if any(command in skip for command in block.commands):
                 continue
-            if block.runs_services:
+            if block.ready:
                 is_alone = is_alone or enter()
                 terminals.enter_context(running(block, folder=folder))
             else:

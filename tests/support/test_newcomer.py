@@ -33,7 +33,7 @@ def test_blocks_are_read_in_order_and_other_code_is_not():
         Block((". .venv/bin/activate", "threadko run hello")),
         Block(("cd x",), ">>> 1 + 1\n2\n"),
     ]
-    assert [block.runs_services for block in read_blocks(PAGE)] == [False, False, True, False]
+    assert [block.ready for block in read_blocks(PAGE)] == [None, None, "services ready", None]
 
 
 def test_output_that_nobody_would_compare_is_refused():

@@ -28,6 +28,7 @@ __all__ = [
     "ProcessSettings",
     "RpcSettings",
     "RunnerSettings",
+    "SECTIONS",
     "SerializationSettings",
     "WebSettings",
     "WebSocketSettings",
@@ -283,14 +284,17 @@ class Key:
 
     `check` is called with the name and the value that was given, and returns the value to use or
     raises `ConfigurationError`. None stands for the default, unless `refuses_none`: then the check
-    decides about it.
+    decides about it. `type`, `default_doc` and `doc` are for the page about configuration; the
+    second only where the default itself says too little.
     """
 
     name: str
+    type: str
     default: Any
     check: Check
     doc: str
     refuses_none: bool = False
+    default_doc: str = ""
 
     def read(self, entries: Mapping[str, Any]) -> Any:
         """Return the checked value from entries by lower-case name."""
@@ -302,183 +306,394 @@ class Key:
         return self.check(self.name, value)
 
 
-#: All keys that are read, by name.
-KEYS: dict[str, Key] = {
-    key.name: key
-    for key in (
+#: All keys that are read, by the section of the page that they stand in.
+SECTIONS: dict[str, tuple[Key, ...]] = {
+    "broker": (
         Key(
             constants.AMQP_URI_CONFIG_KEY,
+            "string or list",
             constants.DEFAULT_AMQP_URI,
             _check_uri,
-            "the broker and the virtual host in it; several nodes in a list, or joined by ;",
+            (
+                "the broker, and the virtual host in it; several nodes of a cluster in a "
+                "list, or joined by ``;``"
+            ),
         ),
         Key(
             constants.AMQP_SSL_CONFIG_KEY,
+            "mapping or true",
             None,
             _check_tls,
-            "TLS: true, or a mapping of ca_certs, certfile, keyfile, ...",
+            "TLS: certificates, and how the broker's own is checked. See `TLS <connecting.rst>`__",
         ),
         Key(
             constants.LOGIN_METHOD_CONFIG_KEY,
+            "string",
             None,
             _check_login_method,
-            "PLAIN, AMQPLAIN or EXTERNAL; PLAIN by default",
+            "how to log in: ``PLAIN``, ``AMQPLAIN`` or ``EXTERNAL``",
+            default_doc="PLAIN",
         ),
         Key(
             constants.HEARTBEAT_CONFIG_KEY,
+            "whole seconds, 1 to 65535",
             constants.DEFAULT_HEARTBEAT,
             _check_heartbeat,
-            "seconds; a connection is dead when nothing was heard for two of them",
+            (
+                "a connection is dead when nothing was heard for two of them; 0 and null "
+                "are refused, for without heartbeats a dead connection is never noticed"
+            ),
             refuses_none=True,
         ),
         Key(
-            constants.PREFETCH_COUNT_CONFIG_KEY,
+            "BROKER_START_TIMEOUT",
+            "seconds",
             None,
-            _check_prefetch_count,
-            "messages that one consumer holds, begun or waiting; twice max_workers by default",
+            _seconds(),
+            (
+                "how long a start waits for a broker that is not there; for ever by "
+                "default. One that refuses ends the start at once"
+            ),
         ),
         Key(
+            "PUBLISH_TIMEOUT",
+            "seconds",
+            10.0,
+            _seconds(),
+            "for a publish in all, its confirmation included",
+        ),
+        Key(
+            "PUBLISH_WINDOW",
+            "whole number, 1 or more",
+            1000,
+            _whole_number(1),
+            "messages on one connection that the broker has yet to confirm",
+        ),
+        Key(
+            "MAX_MESSAGE_SIZE",
+            "bytes, 1 or more",
+            16 * 1024 * 1024,
+            _whole_number(1),
+            "of a body; a larger one is not sent, and none is unpacked beyond it",
+        ),
+    ),
+    "services": (
+        Key(
             constants.MAX_WORKERS_CONFIG_KEY,
+            "whole number, up to 10000",
             constants.DEFAULT_MAX_WORKERS,
             _check_max_workers,
-            "workers that run at once in a container",
+            "workers that run at once in a container, each in a thread; 0 is the default",
+        ),
+        Key(
+            constants.PREFETCH_COUNT_CONFIG_KEY,
+            "whole number, 1 to 65535",
+            None,
+            _check_prefetch_count,
+            (
+                "messages that one consumer holds, begun or waiting; 0 gives a warning "
+                "and the default, for it would let one consumer hoard its whole queue"
+            ),
+            default_doc="twice ``max_workers``",
         ),
         Key(
             constants.PARENT_CALLS_CONFIG_KEY,
+            "whole number, 0 or more",
             constants.DEFAULT_PARENT_CALLS_TRACKED,
             _whole_number(0),
             "ids of calling workers that a call carries along",
         ),
         Key(
-            constants.SERIALIZER_CONFIG_KEY,
-            constants.DEFAULT_SERIALIZER,
-            _check_name,
-            "how requests and messages are encoded",
-        ),
-        Key(
-            constants.ACCEPT_CONFIG_KEY,
-            None,
-            _check_names,
-            "the serializers that consumers accept; only `serializer` by default",
-        ),
-        Key(
-            constants.SERIALIZERS_CONFIG_KEY,
-            {},
-            _check_serializers,
-            "serializers of one's own, by name: encoder, decoder, content_type, content_encoding",
-        ),
-        Key(
-            constants.RPC_EXCHANGE_CONFIG_KEY,
-            "nameko-rpc",
-            _check_name,
-            "the exchange of RPC requests and replies",
-        ),
-        Key("RPC_TIMEOUT", None, _seconds(), "seconds for an RPC call in all; none by default"),
-        Key("PUBLISH_TIMEOUT", 10.0, _seconds(), "seconds for a publish in all"),
-        Key("PUBLISH_WINDOW", 1000, _whole_number(1), "unconfirmed messages on one connection"),
-        Key(
             "SHUTDOWN_TIMEOUT",
+            "seconds, 0 or more",
             25.0,
             _seconds(zero=True),
-            "seconds that running workers have to finish; then they are abandoned",
-        ),
-        Key(
-            "BROKER_START_TIMEOUT",
-            None,
-            _seconds(),
-            "seconds that a start waits for the broker; for ever by default",
-        ),
-        Key(
-            "MAX_MESSAGE_SIZE",
-            16 * 1024 * 1024,
-            _whole_number(1),
-            "bytes of a body, to send or unpacked",
+            "that running workers have to finish when a container stops; then they are abandoned",
         ),
         Key(
             "STUCK_WARNING",
+            "seconds, 0 or more",
             60.0,
             _check_stuck_warning,
-            "seconds; a warning when all workers are busy for that long; none with 0 or None",
+            (
+                "after which a warning shows the stacks of all workers if none of them "
+                "has ended; also turns on the warning that a service waits for itself; 0 "
+                "is never"
+            ),
             refuses_none=True,
         ),
-        Key("RPC_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of requests"),
-        Key("EVENT_QUEUE_ARGUMENTS", {}, _check_mapping, "arguments of the queues of events"),
+        Key(
+            "SERVICE_CONTAINER_CLS",
+            "dotted path",
+            None,
+            _check_path,
+            "the class of all containers, a subclass of ``ServiceContainer``",
+        ),
+    ),
+    "rpc": (
+        Key(
+            constants.RPC_EXCHANGE_CONFIG_KEY,
+            "string",
+            "nameko-rpc",
+            _check_name,
+            "the exchange of requests and replies; the same for all that call one another",
+        ),
+        Key(
+            "RPC_TIMEOUT",
+            "seconds",
+            None,
+            _seconds(),
+            "for a call in all; a client or a call may have its own",
+        ),
+        Key(
+            "RPC_QUEUE_ARGUMENTS",
+            "mapping",
+            {},
+            _check_mapping,
+            (
+                "arguments of the queues of requests, such as ``{x-queue-type: quorum}``; "
+                "those of a queue that exists cannot change"
+            ),
+        ),
+    ),
+    "events": (
         Key(
             "AUTO_DELETE_EVENT_EXCHANGES",
+            "bool",
             False,
             _check_flag,
-            "whether the broker removes an exchange of events with its last queue",
+            (
+                "whether the broker removes an exchange of events with its last queue; "
+                "the same in a whole fleet"
+            ),
         ),
         Key(
             "DECLARE_EVENT_EXCHANGES",
+            "bool",
             True,
             _check_flag,
             "whether exchanges of events are declared, or left to others",
         ),
-        Key("SWITCH_INTERVAL", 0.0005, _seconds(), "seconds between switches of Python threads"),
-        Key("LOGGING", None, _check_mapping, "a dictConfig for `threadko run`"),
-        Key("LOG_FORMAT", "text", _check_log_format, "text or json; of no effect with LOGGING"),
+        Key(
+            "EVENT_QUEUE_ARGUMENTS",
+            "mapping",
+            {},
+            _check_mapping,
+            (
+                "arguments of the queues of event handlers, such as ``{x-queue-type: quorum}``; "
+                "those with ``reliable_delivery=False`` stay classic"
+            ),
+        ),
+    ),
+    "serialization": (
+        Key(
+            constants.SERIALIZER_CONFIG_KEY,
+            "string",
+            constants.DEFAULT_SERIALIZER,
+            _check_name,
+            "how requests and messages are encoded; a reply is encoded as its request was",
+        ),
+        Key(
+            constants.ACCEPT_CONFIG_KEY,
+            "list of strings",
+            None,
+            _check_names,
+            (
+                "the serializers that consumers accept. Always a list, ``[json]`` for "
+                "one: a string is refused"
+            ),
+            default_doc="``serializer`` alone",
+        ),
+        Key(
+            constants.SERIALIZERS_CONFIG_KEY,
+            "mapping",
+            {},
+            _check_serializers,
+            (
+                "serializers of your own, by name, each with ``encoder``, ``decoder`` "
+                "(dotted paths), ``content_type`` and ``content_encoding``"
+            ),
+        ),
+    ),
+    "process": (
+        Key(
+            "LOGGING",
+            "mapping",
+            None,
+            _check_mapping,
+            "a ``logging.config.dictConfig``; by default INFO and above go to stderr",
+        ),
+        Key(
+            "LOG_FORMAT",
+            "``text`` or ``json``",
+            "text",
+            _check_log_format,
+            (
+                "lines for people, or a JSON object to a line; of no effect with "
+                "``LOGGING``. See `Logs <commands.rst>`__"
+            ),
+        ),
         Key(
             "HEALTH_ADDRESS",
+            "string",
             None,
             _check_address,
-            "where /live and /ready are: [host:]port, [IPv6 address]:port or unix:/path",
+            (
+                "where ``/live`` and ``/ready`` are served: ``[host:]port``, ``[IPv6 "
+                "address]:port`` or ``unix:/path``; nowhere by default. See `Health "
+                "<commands.rst>`__"
+            ),
         ),
         Key(
             "HEALTH_HUNG_TIMEOUT",
+            "seconds",
             1800.0,
             _seconds(),
-            "seconds without a free worker, and without one ending, after which a service hangs",
+            (
+                "after which a service hangs, for ``/live``: all its workers are busy, "
+                "and none has ended for so long. The default is when RabbitMQ takes "
+                "messages back"
+            ),
         ),
+        Key(
+            "SWITCH_INTERVAL",
+            "seconds",
+            0.0005,
+            _seconds(),
+            (
+                "between switches of Python threads; short, so that a worker that "
+                "computes does not hold up the connections"
+            ),
+        ),
+    ),
+    "http": (
         Key(
             constants.WEB_SERVER_CONFIG_KEY,
+            "string",
             "0.0.0.0:8000",
             _check_address,
-            "where to serve HTTP: [host:]port, [IPv6 address]:port or unix:/path",
+            (
+                "where to serve HTTP: ``[host:]port``, ``[IPv6 address]:port`` or "
+                "``unix:/path``. All services of a process that name the same address "
+                "share it"
+            ),
         ),
-        Key("HTTP_SOCKET_MODE", "660", _check_mode, "permissions of a unix socket, in octal"),
+        Key(
+            "HTTP_SOCKET_MODE",
+            "string",
+            "660",
+            _check_mode,
+            "permissions of a unix socket, in octal",
+        ),
         Key(
             "HTTP_MAX_HEADER_SIZE",
+            "bytes",
             32 * 1024,
             _whole_number(256),
-            "bytes of a request's line and headers",
+            "of a request's line and headers; 414 or 431 beyond",
         ),
-        Key("HTTP_MAX_BODY_SIZE", 16 * 1024 * 1024, _whole_number(0), "bytes of a request's body"),
-        Key("HTTP_REQUEST_TIMEOUT", 30.0, _seconds(), "seconds to send a request in all"),
-        Key("HTTP_IDLE_TIMEOUT", 60.0, _seconds(), "seconds that a connection may be silent"),
+        Key(
+            "HTTP_MAX_BODY_SIZE",
+            "bytes",
+            16 * 1024 * 1024,
+            _whole_number(0),
+            "of a request's body; 413 beyond",
+        ),
+        Key(
+            "HTTP_REQUEST_TIMEOUT",
+            "seconds",
+            30.0,
+            _seconds(),
+            (
+                "to send a request in all (408), and for a client to take the next part "
+                "of its response"
+            ),
+        ),
+        Key(
+            "HTTP_IDLE_TIMEOUT",
+            "seconds",
+            60.0,
+            _seconds(),
+            "that a connection may be silent between requests",
+        ),
         Key(
             "HTTP_QUEUE_TIMEOUT",
+            "seconds",
             10.0,
             _seconds(zero=True),
-            "seconds that a request waits for a worker; then it gets 503",
+            "that a request waits for a worker; then it gets 503 with ``Retry-After``",
         ),
-        Key("HTTP_MAX_CONNECTIONS", 1024, _whole_number(1), "connections at once"),
-        Key("HTTP_WAITERS", 16, _whole_number(1, _MAX_WORKERS), "requests that wait for a worker"),
-        Key("HTTP_TLS", None, _check_http_tls, "a mapping of certfile, keyfile, password"),
+        Key(
+            "HTTP_MAX_CONNECTIONS",
+            "whole number",
+            1024,
+            _whole_number(1),
+            "connections at once; 503 beyond",
+        ),
+        Key(
+            "HTTP_WAITERS",
+            "whole number",
+            16,
+            _whole_number(1, _MAX_WORKERS),
+            "requests that wait for a worker, each in a thread, beside those that have one",
+        ),
+        Key(
+            "HTTP_TLS",
+            "mapping",
+            None,
+            _check_http_tls,
+            "HTTPS: ``certfile``, and if they are needed ``keyfile`` and ``password``",
+        ),
         Key(
             "HTTP_CORS",
+            "mapping",
             None,
             _check_cors,
-            "a mapping of origins, headers, exposed, credentials, max_age; none by default",
+            (
+                'pages of other origins that may ask: ``origins`` (a list, ``"*"`` for '
+                "all), ``headers``, ``exposed``, ``credentials``, ``max_age``"
+            ),
         ),
-        Key("WEBSOCKET_PATH", "/ws", _check_url_path, "where websockets are opened"),
+    ),
+    "websockets": (
+        Key("WEBSOCKET_PATH", "string", "/ws", _check_url_path, "where websockets are opened"),
         Key(
             "WEBSOCKET_ORIGINS",
+            "list of strings",
             None,
             _check_texts,
-            "origins of pages that may open websockets, * for all; the same host by default",
+            (
+                'origins of pages that may open them, ``"*"`` for all; 403 for others. '
+                "Whoever sends no origin is no browser, and may"
+            ),
+            default_doc="the same host",
         ),
-        Key("WEBSOCKET_MAX_SIZE", 1024 * 1024, _whole_number(1), "bytes of a message"),
-        Key("WEBSOCKET_QUEUE", 64, _whole_number(1), "messages that wait for one slow reader"),
-        Key("WEBSOCKET_PING", 20.0, _seconds(), "seconds of silence before a ping"),
         Key(
-            "SERVICE_CONTAINER_CLS",
-            None,
-            _check_path,
-            "dotted path of the class of all containers; `ServiceContainer` by default",
+            "WEBSOCKET_MAX_SIZE",
+            "bytes",
+            1024 * 1024,
+            _whole_number(1),
+            "of a message; the socket is closed with 1009 beyond",
         ),
-    )
+        Key(
+            "WEBSOCKET_QUEUE",
+            "whole number",
+            64,
+            _whole_number(1),
+            "messages that wait for one reader; it is cut off beyond",
+        ),
+        Key(
+            "WEBSOCKET_PING",
+            "seconds",
+            20.0,
+            _seconds(),
+            "of silence, then the other side is pinged; after twice that it is cut off",
+        ),
+    ),
 }
+
+#: The same, by name.
+KEYS: dict[str, Key] = {key.name: key for keys in SECTIONS.values() for key in keys}
 
 #: Known to nameko, and not read; here so that they are not taken for misspellings, and so that the
 #: environment can give them.

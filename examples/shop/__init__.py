@@ -1,0 +1,1 @@
+"""A shop of two services, in modules of their own."""
