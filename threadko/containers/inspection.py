@@ -28,8 +28,9 @@ def get_service_name(service_cls: type) -> str:
     Raises:
         ConfigurationError: it is no class, or has no attribute `name`, or that is no text.
     """
-    if not isinstance(service_cls, type):
-        kind = type(service_cls).__name__
+    given: object = service_cls
+    if not isinstance(given, type):
+        kind = type(given).__name__
         raise ConfigurationError(f"a service is a class, and no instance of {kind}")
     where = f"{service_cls.__module__}.{service_cls.__qualname__}"
     name = declared_members(service_cls).get("name")
