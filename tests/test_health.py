@@ -244,8 +244,13 @@ def test_slow_client_holds_up_nobody(serve):
 
 def test_address_that_is_taken_is_a_configuration_error(serve):
     url = serve()
-    with pytest.raises(ConfigurationError, match="cannot listen"):
+    with pytest.raises(ConfigurationError, match=r"cannot listen.* another HEALTH_ADDRESS"):
         serve(url.removeprefix("http://"))
+
+
+def test_address_that_is_none_is_a_configuration_error():
+    with pytest.raises(ConfigurationError, match="HEALTH_ADDRESS must be"):
+        HealthServer("nope", live=list, ready=list)
 
 
 def test_server_that_was_never_started_is_closed():

@@ -9,7 +9,12 @@ import pytest
 from tests.containers.dummies import Gate, HookedDependency, Journal, dummy, in_thread, spawn
 from tests.support.timing import TIMEOUT
 from threadko.containers import ServiceContainer
-from threadko.exceptions import ConfigurationError, ContainerBeingKilled, ContainerStopped
+from threadko.exceptions import (
+    ConfigurationError,
+    ContainerBeingKilled,
+    ContainerStopped,
+    LifecycleError,
+)
 from threadko.extensions import DependencyProvider
 from threadko.runners import ServiceRunner, run_services
 
@@ -89,6 +94,14 @@ def test_second_service_of_the_same_name_is_refused(stage: Stage) -> None:
     with pytest.raises(ConfigurationError, match="'same'"):
         runner.add_service(stage.service("same"))
     assert len(runner.containers) == 1
+
+
+def test_service_is_refused_when_the_runner_was_started(stage: Stage) -> None:
+    runner = stage.runner()
+    runner.start()
+    with pytest.raises(LifecycleError, match="add services before"):
+        runner.add_service(stage.service("late"))
+    runner.wait()
 
 
 def test_all_are_ready_before_one_opens(stage: Stage) -> None:

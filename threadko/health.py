@@ -36,6 +36,7 @@ ANSWER_SECONDS: Final = 3.0
 _CLOSE_SECONDS = 1.0
 _THREADS = 4
 _SOCKET_MODE = 0o660
+_KEY = "HEALTH_ADDRESS"
 
 
 def find_troubles(containers: Iterable[ServiceContainer]) -> list[str]:
@@ -139,7 +140,7 @@ class HealthServer:
     """
 
     def __init__(self, address: str | int, *, live: _Answer, ready: _Answer) -> None:
-        self._address = parse_address(address)
+        self._address = parse_address(address, _KEY)
         self._answers: Mapping[str, _Answer] = {"/live": live, "/ready": ready}
         self._listener: HttpListener | None = None
 
@@ -151,7 +152,7 @@ class HealthServer:
     def start(self) -> None:
         """Listen; `ConfigurationError` if that cannot be done."""
         self._listener = HttpListener(
-            open_door(self._address, _SOCKET_MODE),
+            open_door(self._address, _SOCKET_MODE, _KEY),
             self._serve,
             limits=Limits(head=8192, body=0),
             request_timeout=5.0,

@@ -16,7 +16,7 @@ from threadko.concurrency.threads import run_in_thread, thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.settings import ContainerSettings
 from threadko.containers import Observer, ServiceContainer, get_container_cls, get_service_name
-from threadko.exceptions import ConfigurationError, ContainerStopped
+from threadko.exceptions import ConfigurationError, ContainerStopped, LifecycleError
 
 __all__ = ["ServiceRunner", "run_services"]
 
@@ -34,9 +34,10 @@ class ServiceRunner:
         self._config = config
         self.container_cls = get_container_cls(config)
         self.service_map: dict[str, ServiceContainer] = {}
-        self._changed = threading.Condition()  # guards _living, _error and _stopping
+        self._changed = threading.Condition()  # guards _living, _error, _started and _stopping
         self._living = 0
         self._error: BaseException | None = None
+        self._started = False
         self._stopping = False
 
     @property
@@ -54,7 +55,10 @@ class ServiceRunner:
 
         Raises:
             ConfigurationError: there is one of that name already.
+            LifecycleError: the runner has been started.
         """
+        if self._started:
+            raise LifecycleError("the runner has been started; add services before that")
         name = get_service_name(cls)
         known = self.service_map.get(name)
         if known is not None:
@@ -76,6 +80,8 @@ class ServiceRunner:
         Raises:
             ContainerStopped: `stop()` was called before or meanwhile.
         """
+        with self._changed:
+            self._started = True
         try:
             self._prepare_all()
             for container in self.containers:

@@ -127,7 +127,9 @@ def test_missing_module_in_a_missing_package_is_the_users_mistake(write):
 
 def test_missing_module_below_a_module_says_that_it_is_no_package(write):
     write("svc.py", SERVICE)
-    assert "'svc' is a module, not a package" in fail("svc.more")
+    message = fail("svc.more")
+    assert "'svc' is a module, not a package" in message
+    assert "'svc:more'" in message
 
 
 @pytest.mark.parametrize(

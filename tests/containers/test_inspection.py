@@ -59,6 +59,12 @@ def test_name_is_refused_when_there_is_none() -> None:
         get_service_name(type("Nameless", (), {}))
 
 
+@pytest.mark.parametrize("given", [Base(), "base", None])
+def test_name_is_refused_when_it_is_no_class(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a service is a class"):
+        get_service_name(given)
+
+
 def test_dependencies_come_in_order_of_declaration() -> None:
     assert [name for name, _ in iter_dependencies(Derived)] == ["zebra", "ant"]
 

@@ -247,6 +247,13 @@ class TestHook:
 
 
 class TestWaiter:
+    def test_second_wait_is_refused_and_gives_no_stale_result(self, container):
+        waiter = entrypoint_waiter(container, "method")
+        with waiter:
+            spawn(container, lambda: 1)
+        with pytest.raises(RuntimeError, match="make another"), waiter:
+            pass
+
     def test_block_is_left_when_the_worker_is_torn_down(self, container, gate):
         left = threading.Event()
 

@@ -33,7 +33,7 @@ def test_addresses_are_read(text, address, shown):
     "text", ["", "host", "host:", "::1:80", "a:65536", "a:-1", "unix:", None, True]
 )
 def test_addresses_that_are_none(text):
-    with pytest.raises(ConfigurationError, match="the address of a web server must be"):
+    with pytest.raises(ConfigurationError, match="WEB_SERVER_ADDRESS must be"):
         parse_address(text)
 
 

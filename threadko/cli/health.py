@@ -49,7 +49,7 @@ def health(
             "there is no HEALTH_ADDRESS to ask at: give the services and this command the same"
             " one, such as -d HEALTH_ADDRESS=127.0.0.1:8001"
         )
-    where = parse_address(address)
+    where = parse_address(address, "HEALTH_ADDRESS")
     try:
         status, text = _ask(where, "/ready" if ready else "/live", timeout)
     except (OSError, http.client.HTTPException) as error:

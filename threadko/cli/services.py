@@ -78,8 +78,11 @@ def _import_module(name: str) -> ModuleType:
 
 def _no_such_module(name: str, exc: ModuleNotFoundError) -> UserError:
     if "is not a package" in str(exc):
-        parent = str(exc.name).rpartition(".")[0]
-        return UserError(f"no module named {name!r}: {parent!r} is a module, not a package")
+        parent, _, rest = str(exc.name).rpartition(".")
+        return UserError(
+            f"no module named {name!r}: {parent!r} is a module, not a package; for a class in it,"
+            f" try '{parent}:{rest}'"
+        )
     return UserError(
         f"no module named {name!r}: looked in {Path.cwd()} first, then where Python looks; "
         "run threadko in the folder that holds it"

@@ -91,7 +91,8 @@ def merge_sources(
         for key, value in (entries or {}).items():
             sources |= dict.fromkeys(_put(values, key, value), source)
     given = {find_key(key) for key in values}
-    return SourcedConfig(values, {**dict.fromkeys(KEYS.keys() - given, Source.DEFAULT), **sources})
+    others = dict.fromkeys((key for key in KEYS if key not in given), Source.DEFAULT)
+    return SourcedConfig(values, {**others, **sources})
 
 
 def _put(entries: dict[str, Any], key: str, value: Any) -> list[str]:

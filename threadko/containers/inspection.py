@@ -26,8 +26,12 @@ def get_service_name(service_cls: type) -> str:
     """Return the name of a service.
 
     Raises:
-        ConfigurationError: the class has no attribute `name`, or it is no text.
+        ConfigurationError: it is no class, or has no attribute `name`, or that is no text.
     """
+    given: object = service_cls
+    if not isinstance(given, type):
+        kind = type(given).__name__
+        raise ConfigurationError(f"a service is a class, and no instance of {kind}")
     where = f"{service_cls.__module__}.{service_cls.__qualname__}"
     name = declared_members(service_cls).get("name")
     if name is None:

@@ -184,7 +184,7 @@ class entrypoint_waiter:  # noqa: N801 (a function in nameko, and used like one)
             raises is raised at the end of the block.
 
     Raises:
-        RuntimeError: the service has no entrypoint of that name.
+        RuntimeError: the service has no entrypoint of that name, or this waiter has waited before.
         EntrypointWaiterTimeout: no such worker ended in time; the text says what did.
         ContainerStopped: the container ended before; if an error ended it, that is raised.
     """
@@ -204,13 +204,17 @@ class entrypoint_waiter:  # noqa: N801 (a function in nameko, and used like one)
         self._callback = callback
         self._result = WaiterResult()
         self._wait = _Wait(container)
+        self._is_used = False
 
     def __enter__(self) -> WaiterResult:
+        if self._is_used:
+            raise RuntimeError("a waiter waits once; make another entrypoint_waiter")
         if not get_extension(self._container, Entrypoint, method_name=self._method_name):
             raise RuntimeError(
                 f"{self._container.service_name} has no entrypoint {self._method_name!r};"
                 f" {_list_entrypoints(self._container)}"
             )
+        self._is_used = True
         self._deadline = Deadline(self._timeout)
         self._observing = self._wait.observing(self)
         self._observing.__enter__()

@@ -38,8 +38,11 @@ class UnixAddress(NamedTuple):
         return f"unix:{self.path}"
 
 
-def parse_address(text: Any) -> BindAddress | UnixAddress:
+def parse_address(text: Any, key: str = "WEB_SERVER_ADDRESS") -> BindAddress | UnixAddress:
     """Return what an address says: `8000`, `host:8000`, `[::1]:8000` or `unix:/path`.
+
+    Args:
+        key: of the configuration, for the error.
 
     Raises:
         ConfigurationError: it says nothing of the kind.
@@ -51,8 +54,7 @@ def parse_address(text: Any) -> BindAddress | UnixAddress:
     found = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if found is None or int(found["port"]) > 0xFFFF:
         raise ConfigurationError(
-            "the address of a web server must be [host:]port, [IPv6 address]:port or"
-            f" unix:/path, not {text!r}"
+            f"{key} must be [host:]port, [IPv6 address]:port or unix:/path, not {text!r}"
         )
     return BindAddress((found["host"] or "").strip("[]"), int(found["port"]))
 
@@ -90,11 +92,14 @@ def open_doors_by(opener: Opener | None) -> None:
     _opener = opener
 
 
-def open_door(address: BindAddress | UnixAddress, mode: int) -> Door:
+def open_door(
+    address: BindAddress | UnixAddress, mode: int, key: str = "WEB_SERVER_ADDRESS"
+) -> Door:
     """Listen at an address.
 
     Args:
         mode: the permissions of a unix socket.
+        key: of the configuration, for the error.
 
     Raises:
         ConfigurationError: that cannot be done; the message says why.
@@ -108,7 +113,7 @@ def open_door(address: BindAddress | UnixAddress, mode: int) -> Door:
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
-            why += "; another process, or a service with another WEB_SERVER_ADDRESS, has it"
+            why += f"; another process, or something else of this one, has it: give another {key}"
         raise ConfigurationError(f"cannot listen on {address}: {why}") from error
 
 
