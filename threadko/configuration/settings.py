@@ -389,6 +389,12 @@ KEYS: dict[str, Key] = {
             "seconds that a start waits for the broker; for ever by default",
         ),
         Key(
+            "CONSUMER_WATCHDOG",
+            0.0,
+            _seconds(zero=True),
+            "seconds between checks whether messages wait that do not come; none with 0",
+        ),
+        Key(
             "MAX_MESSAGE_SIZE",
             16 * 1024 * 1024,
             _whole_number(1),
@@ -509,6 +515,7 @@ class BrokerSettings:
     publish_timeout: float
     publish_window: int
     start_timeout: float | None
+    consumer_watchdog: float
     max_message_size: int
 
     @classmethod
@@ -523,6 +530,7 @@ class BrokerSettings:
             publish_timeout=values["PUBLISH_TIMEOUT"],
             publish_window=values["PUBLISH_WINDOW"],
             start_timeout=values["BROKER_START_TIMEOUT"],
+            consumer_watchdog=values["CONSUMER_WATCHDOG"],
             max_message_size=values["MAX_MESSAGE_SIZE"],
         )
 
