@@ -50,6 +50,7 @@ def test_nothing_configured_gives_the_defaults() -> None:
         "publish_timeout": 10.0,
         "publish_window": 1000,
         "start_timeout": None,
+        "consumer_watchdog": 0.0,
         "max_message_size": 16 * 1024 * 1024,
         "max_workers": 10,
         "prefetch_count": 20,
