@@ -34,7 +34,7 @@ _CHECKS = 3  # in a row, without a delivery in between
 class Watchdog(ChannelHandler):
     """Resets a link whose consumer is idle while its queue has messages that only it could take.
 
-    A question that is not answered until the next check counts as much: an answer may have
+    So it does where the broker owes the answer to a question at as many checks, for that may have
     vanished, too. Queues of which the broker chooses among consumers for reasons of its own (a
     single active consumer, a priority) are not watched, nor those that the broker names.
 
@@ -70,7 +70,9 @@ class Watchdog(ChannelHandler):
         self._count_idle = count_idle
         self._timer: Timer | None = None
         self._asked: Channel | None = None  # the question's channel, until it is closed
-        self._checks = 0  # in a row that found it idle with messages waiting
+        # Checks in a row, of an idle consumer, at which ...
+        self._waiting = 0  # ... messages waited
+        self._unanswered = 0  # ... the answer to the last question was not here
         self._seen = (0, 0)  # the consumer's generation and its deliveries, at the last check
 
     def begin(self) -> None:
@@ -87,7 +89,7 @@ class Watchdog(ChannelHandler):
         if self._asked is not None and self._link.connection is not None:
             self._link.connection.forget_channel(self._number)
         self._asked = None
-        self._checks = 0
+        self._waiting = self._unanswered = 0
 
     def _set_timer(self) -> None:
         self._timer = self._link.call_at(time.monotonic() + self._interval, self._check)
@@ -95,11 +97,13 @@ class Watchdog(ChannelHandler):
     def _check(self) -> None:
         self._set_timer()
         if self._is_served():
-            self._checks = 0
-        elif self._asked is not None:
-            self._note("the broker does not say how many messages wait in")
-        else:
+            self._waiting = self._unanswered = 0
+        elif self._asked is None:
             self._ask()
+        else:
+            self._unanswered += 1
+            if self._unanswered == _CHECKS:
+                self._reset("the broker does not say how many messages wait in")
 
     def _is_served(self) -> bool:
         """Whether something has come, or is with a worker, or none is to come just now."""
@@ -130,24 +134,25 @@ class Watchdog(ChannelHandler):
         channel.close()
         if channel is not self._asked:
             return
+        self._unanswered = 0
         counts = answer.method
         # None at all, although the broker has agreed to ours, is no better.
         is_ours_alone = counts.consumer_count <= 1
-        if counts.message_count and is_ours_alone and not self._is_served():
-            self._note(f"{counts.message_count} wait in")
-        else:
-            self._checks = 0
+        if self._is_served() or not counts.message_count or not is_ours_alone:
+            self._waiting = 0
+            return
+        self._waiting += 1
+        if self._waiting == _CHECKS:
+            self._reset(f"{counts.message_count} wait in")
 
     def _closed(self, channel: Channel, _reason: BaseException) -> None:
         # Also by the broker, which refuses the question: the queue is gone, or not for us to see.
         if channel is self._asked:
             self._asked = None
+            self._unanswered = 0
 
-    def _note(self, what: str) -> None:
-        self._checks += 1
-        if self._checks < _CHECKS:
-            return
-        self._checks = 0
+    def _reset(self, what: str) -> None:
+        self._waiting = self._unanswered = 0
         self.resets += 1
         name = self._consumer.queue.name
         _log.warning(
