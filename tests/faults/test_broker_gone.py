@@ -82,7 +82,7 @@ def test_idle_service_and_client_are_back_after_a_stop_with_a_line_at_most_for_e
         assert "lost the connection to" in texts[0], thread
         assert all("cannot connect to" in text for text in texts[1:]), texts
         assert not any("\n" in record.getMessage() or record.exc_info for record in lines)
-        # Between two lines there is one pause at least, of half the time that doubles up to its cap.
+        # Between two lines there is one pause at least: half of what doubles up to its cap.
         for number, (line, following) in enumerate(pairwise(lines), start=1):
             pause = min(FIRST * 2**number, CAP) / 2
             assert following.created - line.created > 0.9 * pause, texts
