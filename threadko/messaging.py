@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 from threadko.amqp import publish
-from threadko.amqp.confirms import Outgoing
 from threadko.amqp.consume import Message
 from threadko.amqp.delays import (
     Forward,
@@ -35,7 +34,7 @@ from threadko.amqp.delays import (
     to_milliseconds,
 )
 from threadko.amqp.entities import Exchange, Queue, as_exchange, as_queue
-from threadko.amqp.intake import IntakeLink
+from threadko.amqp.intake import IntakeLink, Settling
 from threadko.amqp.message import FRAME_OVERHEAD, HEADER_OVERHEAD, Delivery, Properties
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
@@ -87,7 +86,7 @@ def decode_from_headers(headers: Any, prefix: str = HEADER_PREFIX) -> dict[str, 
     return decode_headers(headers, prefix)
 
 
-class _Forwarded(Outgoing):
+class _Forwarded(Settling):
     """A failed message on its way to a delay or dead queue, and the delivery that it settles."""
 
     __slots__ = ("_delivery", "_link")
@@ -102,7 +101,7 @@ class _Forwarded(Outgoing):
             resend=False,
             declare_first=(forward.queue,),
         )
-        self._delivery = delivery
+        self.settles = self._delivery = delivery
         self._link = link
 
     def on_confirmed(self) -> None:
@@ -261,6 +260,7 @@ class Consumer(Entrypoint):
             queue=self.queue,
             prefetch=self.prefetch_count or workers.prefetch_count,
             on_delivery=self._take,
+            watchdog=broker.consumer_watchdog,
         )
 
     def _check_names(self) -> None:

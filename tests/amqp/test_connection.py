@@ -554,6 +554,26 @@ def test_broker_that_blocks_publishers_is_remembered(rig: Rig) -> None:
     assert not rig.connection.blocked
 
 
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_connection_is_closed_without_waiting_for_a_channel_that_is_forgotten(
+    rig: Rig, forgotten: bool
+) -> None:
+    channel = rig.connection.open_channel(
+        3, ChannelHandler(), on_open=lambda _: None, on_close=lambda _, __: None
+    )
+    rig.feed(Method(3, spec.Channel.OpenOk()).marshal())
+    channel.queue_declare("q", passive=True, callback=lambda _: None)  # and no answer comes
+    rig.connection.flush()
+    rig.sends.clear()
+    if forgotten:
+        rig.connection.forget_channel(3)
+        rig.feed(Method(3, spec.Queue.DeclareOk("q", 0, 0)).marshal())  # passed over
+    rig.connection.close()
+    rig.connection.flush()
+    close = Method(0, spec.Connection.Close(200, "Normal shutdown", 0, 0)).marshal()
+    assert rig.sends == ([close] if forgotten else [])
+
+
 def test_socket_can_be_closed_by_hand_at_any_time(rig: Rig) -> None:
     rig.connection.close_socket()
     assert rig.sends == [b"closed"]

@@ -6,8 +6,10 @@ import uuid
 
 import pika
 import pytest
+from pika import frame, spec
 
 from tests.conftest import pika_channel
+from tests.support.fake_broker import FakeBroker
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
 from threadko.amqp.connection import Connection
@@ -21,13 +23,16 @@ from threadko.concurrency.deadline import Deadline
 class Consumer:
     """A session with one consumer, whose news the test takes from queues."""
 
-    def __init__(self, uri, queue_, prefetch=0):
+    def __init__(self, uri, queue_, prefetch=0, **options):
         self.deliveries = queue.SimpleQueue()
         self.ready = queue.SimpleQueue()
         self.closed = queue.SimpleQueue()
         self.cancelled = queue.SimpleQueue()
         self.link = Link(
-            BrokerParameters.from_uri(uri), name="threadko-test-consume-1", session=self
+            BrokerParameters.from_uri(uri),
+            name="threadko-test-consume-1",
+            session=self,
+            **options,
         )
         self.channel = ConsumerChannel(
             self.link,
@@ -447,6 +452,74 @@ def test_close_is_done_when_the_connection_is_lost_instead(start, queue_name):
 
     consumer.run(close_and_lose)
     assert closed.wait(TIMEOUT)
+
+
+@contextlib.contextmanager
+def mute_at_first(method):
+    """A broker that does not answer a method on the first connection that it gets."""
+    with FakeBroker() as broker:
+        broker.is_mute = lambda _, asked: broker.accepted == 1 and isinstance(asked, method)
+        consumer = Consumer(broker.uri, Queue("q", Exchange("x")), 1, answer_timeout=0.5)
+        try:
+            yield broker, consumer
+        finally:
+            stop(consumer)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        spec.Channel.Open,
+        spec.Exchange.Declare,
+        spec.Queue.Declare,
+        spec.Queue.Bind,
+        spec.Basic.Qos,
+        spec.Basic.Consume,
+    ],
+)
+def test_connection_is_made_anew_when_a_consumer_gets_no_answer(method, caplog):
+    with mute_at_first(method) as (broker, consumer):
+        consumer.channel.consume()
+        consumer.link.start()
+        broker.wait_for(lambda: len(broker.asked) == 1)
+        broker.wait_consumer()
+        consumer.link.wait_up(Deadline(TIMEOUT))
+        assert broker.accepted == 2
+    assert "the broker has not answered" in caplog.text
+
+
+def test_connection_is_made_anew_when_a_consumer_that_comes_later_gets_no_answer(caplog):
+    with mute_at_first(spec.Basic.Consume) as (broker, consumer):
+        consumer.start().consume()
+        broker.wait_for(lambda: len(broker.asked) == 1)
+        broker.wait_consumer()
+        assert broker.accepted == 2
+    assert "the broker has not answered what was asked about queue q" in caplog.text
+
+
+def test_connection_is_made_anew_when_a_queue_that_is_gone_gets_no_answer(caplog):
+    with mute_at_first(spec.Queue.Delete) as (broker, consumer):
+        consumer.start().consume()
+        peer = broker.wait_consumer()
+        broker.is_mute = lambda _, asked: (
+            broker.accepted == 1 and isinstance(asked, spec.Queue.Declare)
+        )
+        tag = f"{consumer.link.name}-1"
+        peer.send(frame.Method(1, spec.Basic.Cancel(tag, True)).marshal())
+        broker.wait_consumer(2)
+        assert broker.accepted == 2
+    assert "the broker has not answered what was asked about queue q" in caplog.text
+
+
+def test_consumer_that_got_its_answers_is_left_alone(caplog):
+    with mute_at_first(spec.Queue.Delete) as (broker, consumer):
+        consumer.start().consume()
+        broker.wait_consumer()
+        passed = threading.Event()
+        consumer.run(lambda: consumer.link.call_at(time.monotonic() + 1.5, passed.set))
+        assert passed.wait(TIMEOUT)
+        assert broker.accepted == 1
+    assert "has not answered" not in caplog.text
 
 
 def test_close_of_a_closed_channel_is_done_at_once(broker_uri, queue_name):

@@ -84,11 +84,11 @@ class Events:
 class Rig:
     """A link, its session, and shortcuts to wait for what they do."""
 
-    def __init__(self, uri: str | list[str], heartbeat: int = 20) -> None:
+    def __init__(self, uri: str | list[str], heartbeat: int = 20, **options: Any) -> None:
         self.events = Events()
         self.name = f"threadko-test-link-{next(Numbers)}"
         parameters = BrokerParameters.from_uri(uri, heartbeat)
-        self.link = Link(parameters, name=self.name, session=self.events)
+        self.link = Link(parameters, name=self.name, session=self.events, **options)
         self.events.link = self.link
 
     def start(self) -> "Rig":
@@ -110,6 +110,12 @@ class Rig:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         assert self.link.post(lambda: answers.put(job()))
         return answers.get(timeout=TIMEOUT)
+
+    def let_pass(self, seconds: float) -> None:
+        """Wait until that much time has passed for the link's timers."""
+        passed = threading.Event()
+        self.run(lambda: self.link.call_at(time.monotonic() + seconds, passed.set))
+        assert passed.wait(TIMEOUT)
 
     def is_alive(self) -> bool:
         return self.name in {thread.name for thread in threading.enumerate()}
@@ -144,8 +150,8 @@ MakeRig = Callable[..., Rig]
 def make_rig() -> Iterator[MakeRig]:
     rigs: list[Rig] = []
 
-    def make(uri: str | list[str], heartbeat: int = 20) -> Rig:
-        rigs.append(Rig(uri, heartbeat))
+    def make(uri: str | list[str], heartbeat: int = 20, **options: Any) -> Rig:
+        rigs.append(Rig(uri, heartbeat, **options))
         return rigs[-1]
 
     yield make
@@ -742,6 +748,41 @@ def test_connection_that_never_gets_usable_does_not_shorten_the_pause(
     for _ in range(4):
         rig.next_end()
     assert time.monotonic() - began > 0.05 + 0.1 + 0.2
+
+
+def test_connection_that_is_not_usable_in_time_is_made_anew(
+    make_rig: MakeRig, broker_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = make_rig(broker_uri, answer_timeout=0.1)
+    usual, rig.events.on_begin = rig.events.on_begin, lambda _: None
+    rig.start()
+    for _ in range(2):
+        rig.next_begun()
+        assert "has not answered what is declared and consumed" in str(rig.next_end())
+    rig.events.on_begin = usual
+    rig.link.wait_up(Deadline(TIMEOUT))
+    connection = rig.run(lambda: rig.link.connection)
+    rig.let_pass(0.5)
+    assert rig.run(lambda: rig.link.connection) is connection
+    lines = [record.getMessage() for record in caplog.records]
+    assert all("cannot connect to" in line and "has not answered" in line for line in lines), lines
+
+
+def test_broker_that_blocks_us_has_all_the_time_to_answer(
+    make_rig: MakeRig, broker: Broker
+) -> None:
+    rig = make_rig(broker.uri, answer_timeout=0.3)
+    rig.events.on_begin = lambda _: None
+    rig.start()
+    peer = broker.open()
+    peer.send(Method(0, spec.Connection.Blocked("low on memory")).marshal())
+    connection = rig.next_begun()
+    while not rig.run(lambda: connection.blocked):
+        pass
+    rig.let_pass(1.0)
+    assert rig.run(lambda: rig.link.connection) is connection
+    peer.send(Method(0, spec.Connection.Unblocked()).marshal())
+    assert "has not answered" in str(rig.next_end())
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 import pytest
 
 from tests.faults.conftest import recording
-from tests.support.amqp import declare_queue, delete_queue, queue_depth
+from tests.support.amqp import declare_queue, delete_queue, publish, queue_depth
 from tests.support.timing import TIMEOUT
 from threadko.amqp.message import Properties
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
 from threadko.containers import ServiceContainer
 from threadko.exceptions import PublishFailed, RpcTimeout
+from threadko.messaging import Queue, consume
 from threadko.runners import run_services
 from threadko.standalone.rpc import ClusterRpcClient
 
@@ -124,6 +125,42 @@ def test_publishers_fail_by_their_deadline_in_an_alarm_and_what_they_sent_arrive
     # Their outcome was unknown: none may arrive twice.
     assert queue_depth(broker_uri, queue) <= 62
     delete_queue(broker_uri, queue)
+
+
+def test_consumer_takes_and_acknowledges_messages_in_an_alarm(
+    alarm, node, names, amqp_config, config, proxy, broker_uri
+):
+    queue_name = names.queue("consumed")
+    declare_queue(broker_uri, queue_name, durable=True)
+    for _ in range(20):
+        publish(broker_uri, b'"body"', routing_key=queue_name, content_type="application/json")
+    handled = threading.Semaphore(0)
+
+    class Consumer:
+        name = names.service("consumer")
+
+        @consume(Queue(queue_name))
+        def handle(self, body):
+            handled.release()
+
+    def left():
+        """Messages that are ready, or have not been acknowledged."""
+        lines = node.control("list_queues", "name", "messages").splitlines()
+        (line,) = [line for line in lines if line.startswith(queue_name)]
+        return int(line.split()[1])
+
+    container = ServiceContainer(Consumer, config=config)
+    with alarm():
+        container.start()
+        try:
+            for _ in range(20):
+                assert handled.acquire(timeout=TIMEOUT)
+            end = time.monotonic() + TIMEOUT
+            while left():
+                assert time.monotonic() < end, "the broker reads no acknowledgement"
+        finally:
+            container.stop()
+    assert proxy.accepted == 1
 
 
 @pytest.mark.parametrize("finished", [True, False], ids=["with replies unread", "at work"])

@@ -415,7 +415,7 @@ def test_link_pauses_between_attempts_when_its_queue_has_become_another(
     service, sender = make(proxy.uri_for(broker_uri)), caller()
     declare_otherwise(broker_uri, service.queue)
     proxy.wait_for(lambda: proxy.accepted >= 3)
-    closed = [r for r in caplog.records if "closed the requests' channel" in r.getMessage()]
+    closed = [r for r in caplog.records if "closed the consumer's channel" in r.getMessage()]
     assert len(closed) <= 2
     delete_queue(broker_uri, service.queue)
     proxy.cut()

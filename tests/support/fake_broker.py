@@ -151,6 +151,12 @@ class FakeConnection:
             self._publishing[number] = [method]
         elif isinstance(method, spec.Basic.Ack | spec.Basic.Reject):
             self._broker.note_settled(type(method), number, method.delivery_tag)
+        elif self._broker.is_mute(number, method):
+            self._broker.note_asked(method)
+        elif isinstance(method, spec.Queue.Declare) and method.passive:
+            counts = self._broker.count(self, method.queue)
+            self._answer(number, spec.Queue.DeclareOk(method.queue, *counts))
+            self._broker.note_asked(method)
         elif type(method) in _ANSWERS:
             self._answer(number, _ANSWERS[type(method)](method))
             if isinstance(method, spec.Basic.Consume):
@@ -176,6 +182,9 @@ class FakeBroker:
         confirms: whether publishes are confirmed.
         on_published: called with the connection and the message, on the connection's thread,
             before its confirm.
+        count: the messages and the consumers that a passive declaration of a queue is answered
+            with; called with the connection and the name, on the connection's thread.
+        is_mute: whether a method (its channel and itself) gets no answer, ever.
     """
 
     def __init__(
@@ -184,13 +193,18 @@ class FakeBroker:
         frame_max: int = 131_072,
         confirms: bool = True,
         on_published: Callable[[FakeConnection, Published], None] | None = None,
+        count: Callable[[FakeConnection, str], tuple[int, int]] = lambda _connection, _name: (0, 0),
+        is_mute: Callable[[int, Any], bool] = lambda _channel, _method: False,
     ) -> None:
         self.frame_max = frame_max
         self.confirms = confirms
+        self.count = count
+        self.is_mute = is_mute
         self._on_published = on_published
         self._changed = threading.Condition()  # guards the lists
         self.accepted = 0
         self.publishes: list[Published] = []
+        self.asked: list[Any] = []  # passive declarations, and methods that got no answer
         self.settled: list[tuple[type, int, int]] = []  # Ack or Reject, channel, delivery tag
         self._consumers: list[tuple[FakeConnection, int]] = []
         self._connections: list[FakeConnection] = []
@@ -213,6 +227,11 @@ class FakeBroker:
     def note_consumer(self, connection: FakeConnection, channel: int) -> None:
         with self._changed:
             self._consumers.append((connection, channel))
+            self._changed.notify_all()
+
+    def note_asked(self, method: Any) -> None:
+        with self._changed:
+            self.asked.append(method)
             self._changed.notify_all()
 
     def note_published(self, connection: FakeConnection, published: Published) -> None:

@@ -159,6 +159,14 @@ class Connection(pika.SelectConnection):
         channel.add_on_close_callback(on_close)
         return channel
 
+    def forget_channel(self, number: int) -> None:
+        """Wait for a channel no more, not even when the connection is closed.
+
+        pika would not close it before the answer to what was asked on it.
+        """
+        self.handlers.pop(number, None)
+        self._channels.pop(number, None)
+
     def write(self, frames: bytes) -> None:
         """Send whole frames at the end of this turn of the loop."""
         self._out.append(frames)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from threadko.amqp.connection import Channel, ChannelHandler, Connection
 from threadko.amqp.entities import Queue
-from threadko.amqp.link import Link
+from threadko.amqp.link import Expectation, Link
 from threadko.amqp.message import Delivery, ack_frame, reject_frame
 from threadko.amqp.topology import Steps, declare_queue, run_steps
 from threadko.concurrency.timers import Timer
@@ -50,6 +50,8 @@ class ConsumerChannel(ChannelHandler):
     ) -> None:
         self.queue = queue
         self.generation = 0  # counts the channels; deliveries of an earlier one are not settled
+        self.delivered = 0  # counts the messages that were passed on, of all channels
+        self.held = 0  # of this channel, and not settled one by one
         self._link = link
         self._number = number
         self._prefetch = prefetch
@@ -65,6 +67,7 @@ class ConsumerChannel(ChannelHandler):
         self._registered = False  # the broker has agreed; read by any thread
         self._prepared = False  # the queue is declared on this channel
         self._closing: Callable[[], None] | None = None
+        self._answer = Expectation(link, f"what was asked about queue {queue.name}")
         self._reporting: Timer | None = None  # that the broker closed the channel
 
     @property
@@ -80,16 +83,19 @@ class ConsumerChannel(ChannelHandler):
     def open(self, connection: Connection) -> None:
         """Open the channel on a new connection, or anew on the same one."""
         self.generation += 1
+        self.held = 0
         self._consumer_tag = None
         self._cancelling = False
         self._registered = False
         self._prepared = False
+        self._answer.begin()
         self._channel = connection.open_channel(
             self._number, self, on_open=self._opened, on_close=self._closed
         )
 
     def detach(self) -> None:
         """The connection is gone, and the channel with it."""
+        self._answer.end()
         self._channel = None
         self._consumer_tag = None
         self._registered = False
@@ -116,11 +122,13 @@ class ConsumerChannel(ChannelHandler):
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery, if its channel still stands."""
         if self._settles(delivery):
+            self.held -= 1
             self._write(ack_frame(self._number, delivery.tag, False))
 
     def reject(self, delivery: Delivery, *, requeue: bool) -> None:
         """Hand a delivery back to its queue, or have the broker drop it."""
         if self._settles(delivery):
+            self.held -= 1
             self._write(reject_frame(self._number, delivery.tag, requeue))
 
     def ack_up_to(self, tag: int) -> None:
@@ -134,6 +142,7 @@ class ConsumerChannel(ChannelHandler):
         written before; an empty write buffer would prove nothing of the kind.
         """
         self._do_not_report()
+        self._answer.end()
         channel = self._channel
         if channel is None or channel.is_closed or channel.is_closing:
             done()
@@ -156,6 +165,8 @@ class ConsumerChannel(ChannelHandler):
     ) -> None:
         """Pass a message on; one that comes after cancelling goes back at once."""
         delivery = Delivery(self.generation, tag, redelivered, exchange, routing_key, header, body)
+        self.delivered += 1
+        self.held += 1
         if self._consuming:
             self._on_delivery(delivery)
         else:
@@ -175,9 +186,11 @@ class ConsumerChannel(ChannelHandler):
         self._prepared = True
         if self._consuming and self._consumer_tag is None:
             yield from self._start_consuming()
+        self._answer.end()
         self._on_ready()
 
     def _start_consuming(self) -> Steps:
+        self._answer.begin()
         channel = self._channel
         assert channel is not None, "called with the channel open"
         self._consumers += 1  # pika knows a tag until its cancelling is done, and longer
@@ -190,6 +203,7 @@ class ConsumerChannel(ChannelHandler):
             arguments=dict(self.queue.consumer_arguments or {}),
             callback=done,
         )
+        self._answer.end()
         self._registered = self._consuming
         if not self._consuming:  # cancelled while the broker was asked
             self.cancel()
@@ -209,11 +223,13 @@ class ConsumerChannel(ChannelHandler):
         if self._on_cancelled is not None:
             self._on_cancelled()
         self._prepared = False
+        self._answer.begin()
         run_steps(self._prepare(self._channel), self._channel)
 
     def _closed(self, channel: Channel, reason: BaseException) -> None:
         if channel is not self._channel:
             return
+        self._answer.end()
         self._channel = None
         self._consumer_tag = None
         self._registered = False

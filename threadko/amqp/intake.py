@@ -27,17 +27,30 @@ from threadko.amqp.entities import Queue
 from threadko.amqp.link import Link
 from threadko.amqp.message import Delivery
 from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.watchdog import Watchdog
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import ContainerStopped, ThreadkoError
 
-__all__ = ["IntakeLink"]
+__all__ = ["IntakeLink", "Settling"]
 
 _log = logging.getLogger(__name__)
 
-_DELIVERIES, _SENDING = 1, 2  # the numbers of the channels
+_DELIVERIES, _SENDING, _WATCHING = 1, 2, 3  # the numbers of the channels
 
 # Guessed: short for an error that passes, long for one that stays.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+
+class Settling(Outgoing):
+    """A message whose confirm settles a delivery: no worker has to do with that any more.
+
+    Attributes:
+        settles: the delivery, until it is settled.
+    """
+
+    __slots__ = ("settles",)
+
+    settles: Delivery | None
 
 
 class IntakeLink:
@@ -51,6 +64,7 @@ class IntakeLink:
         on_delivery: takes each message, on the link's thread; raises ``ContainerStopped`` to have
             it handed back.
         restore: declared anew when the exchange of a message that is sent is missing.
+        watchdog: seconds between checks whether messages wait that do not come; 0 for none.
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class IntakeLink:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         restore: Queue | None = None,
+        watchdog: float = 0.0,
     ) -> None:
         self._on_delivery = on_delivery
         # Touched by the link's thread alone.
@@ -81,6 +96,13 @@ class IntakeLink:
         self._sending = ConfirmChannel(
             self._link, _SENDING, on_ready=self._link.came_up, restore=restore
         )
+        self._watchdog = Watchdog(
+            self._link,
+            _WATCHING,
+            self._deliveries,
+            interval=watchdog,
+            count_idle=self._count_idle,
+        )
 
     # Any thread
 
@@ -95,6 +117,11 @@ class IntakeLink:
         if trouble is None and not self._deliveries.is_registered:
             trouble = f"no consumer of {self._deliveries.queue.name}"
         return trouble
+
+    @property
+    def watchdog_resets(self) -> int:
+        """How often messages waited that did not come, and the connection was made anew."""
+        return self._watchdog.resets
 
     def ping(self, answer: Callable[[], object]) -> None:
         """Have `answer` called on the connection's thread."""
@@ -168,9 +195,12 @@ class IntakeLink:
         """Open the deliveries' channel; the other follows when it stands."""
         self._has_stood = False
         self._deliveries.open(connection)
+        if not self._finishing:
+            self._watchdog.begin()
 
     def end(self, error: ThreadkoError) -> None:
         """Unconfirmed messages wait for the next connection, if there is to be one."""
+        self._watchdog.end()
         self._deliveries.detach()
         self._sending.detach(error)
         if self._finishing:
@@ -183,6 +213,7 @@ class IntakeLink:
     def finish(self) -> None:
         """Wait for the confirms of what was sent, then close both channels."""
         self._finishing = True
+        self._watchdog.end()
         if not self._link.is_up:
             self._link.finished()
             return
@@ -191,6 +222,16 @@ class IntakeLink:
 
     def abandon(self, error: ThreadkoError | None, killed: bool) -> None:
         """Nobody waits here for what was not sent."""
+
+    def _count_idle(self) -> int:
+        """How many messages are held that wait for a confirm alone."""
+        generation = self._deliveries.generation
+        return sum(
+            isinstance(message, Settling)
+            and message.settles is not None
+            and message.settles.generation == generation
+            for message in self._sending
+        )
 
     def _has_more_to_send(self) -> bool:
         """Whether something is being made that will be sent; who makes it then drains anew."""

@@ -5,6 +5,7 @@ Threads that meet here::
     Link.start, post, wait_up, interrupt, stop, kill, is_up, trouble, ping,
     owns_this_thread                                                             any thread
     Link.call_at, cancel_timer, came_up, reset, finished                         the link's thread
+    every method of an Expectation                                               the link's thread
     every method of a Session                                                    the link's thread
 
 Work reaches the link as posted callables. A post is never lost in silence: it runs once on the
@@ -40,7 +41,7 @@ from threadko.exceptions import (
     ThreadkoError,
 )
 
-__all__ = ["Link", "Session"]
+__all__ = ["Expectation", "Link", "Session"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ _BACKOFF_CAP_SECONDS = 5.0
 _TELL_EVERY = 64  # attempts; with pauses of up to 5 s this is every four minutes
 _DROP_SECONDS = 1.0  # a dropped connection ends within two turns of the loop; this is the belt
 _JOIN_GRACE_SECONDS = 2.0
+# Guessed: a broker with much to do answers a declaration within that, or the next connection's.
+_ANSWER_SECONDS = 60.0
 _FRAME_MAX = 131072  # RabbitMQ's, until it has spoken
 
 
@@ -56,7 +59,10 @@ class Session(Protocol):
     """What a link is for. All methods are called on the link's thread."""
 
     def begin(self, connection: Connection) -> None:
-        """A connection stands: open channels and declare; ``link.came_up()`` when usable."""
+        """A connection stands: open channels and declare; ``link.came_up()`` when usable.
+
+        A connection that is not usable within ``answer_timeout`` is made anew.
+        """
 
     def end(self, error: ThreadkoError) -> None:
         """The connection is gone, with all its channels; another may follow."""
@@ -82,11 +88,20 @@ class Link:
             failure, and there is a pause only when all have failed.
         name: of the thread.
         session: what to do with the connection.
+        answer_timeout: seconds in which the broker is to answer what an `Expectation` waits for.
     """
 
-    def __init__(self, parameters: BrokerParameters, *, name: str, session: Session) -> None:
+    def __init__(
+        self,
+        parameters: BrokerParameters,
+        *,
+        name: str,
+        session: Session,
+        answer_timeout: float = _ANSWER_SECONDS,
+    ) -> None:
         self.parameters = parameters  # of the node that is tried or connected to
         self.name = name
+        self.answer_timeout = answer_timeout
         self._nodes = parameters.nodes
         self._session = session
         self._lock = threading.Lock()  # guards the fields from here to the blank line
@@ -114,6 +129,7 @@ class Link:
         self._refusals = 0  # for good, by one node after the other
         self._end_error: BaseException | None = None
         self._attempt = 0  # counts the connections that were tried
+        self._setup = Expectation(self, "what is declared and consumed")
         self._belt: Timer | None = None  # ends the wait for a dropped connection's end
 
     # Any thread
@@ -252,6 +268,7 @@ class Link:
 
     def came_up(self) -> None:
         """The session is ready: those who wait in ``wait_up`` go on."""
+        self._setup.end()
         self._was_up = True
         if self._failures:
             _log.info("%s: connected to %s again", self.name, self.parameters.uri_redacted)
@@ -319,6 +336,7 @@ class Link:
             self._free()
             if not clean:
                 self._replace_loop(loop)
+        self._setup.end()
         error = translate(self._end_error or BrokerError("closed"), self.parameters)
         was_up = self._up
         with self._lock:
@@ -395,6 +413,7 @@ class Link:
         connection = self.connection
         self.generation += 1
         self.frame_max = connection.frame_max
+        self._setup.begin()
         self._guard(lambda: self._session.begin(connection))
 
     def _ended(self, attempt: int, error: BaseException) -> None:
@@ -484,3 +503,41 @@ class Link:
             self._guard(job)
         if loop is not None:
             loop.close()
+
+
+class Expectation:
+    """An answer of the broker's that is waited for: without it the connection is made anew.
+
+    Heartbeats tell of a connection that is dead, and not of a broker that has stopped to work.
+    While the broker blocks us it reads nothing of ours, and is waited for.
+    """
+
+    def __init__(self, link: Link, what: str) -> None:
+        self._link = link
+        self._what = what
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        """Wait from now on."""
+        self.end()
+        self._timer = self._link.call_at(
+            time.monotonic() + self._link.answer_timeout, self._is_overdue
+        )
+
+    def end(self) -> None:
+        """The answer is here, or is not waited for any more."""
+        if self._timer is not None:
+            self._link.cancel_timer(self._timer)
+            self._timer = None
+
+    def _is_overdue(self) -> None:
+        connection = self._link.connection
+        if connection is not None and connection.blocked:
+            self.begin()
+            return
+        self._timer = None
+        self._link.reset(
+            BrokerUnavailable(
+                f"the broker has not answered {self._what} within {self._link.answer_timeout:.0f} s"
+            )
+        )

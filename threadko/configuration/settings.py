@@ -356,6 +356,16 @@ SECTIONS: dict[str, tuple[Key, ...]] = {
             ),
         ),
         Key(
+            "CONSUMER_WATCHDOG",
+            "seconds, 0 or more",
+            0.0,
+            _seconds(zero=True),
+            (
+                "between checks whether messages wait that do not come "
+                "(`a watchdog for silent consumers <rabbitmq.rst>`_); 0 is never"
+            ),
+        ),
+        Key(
             "PUBLISH_TIMEOUT",
             "seconds",
             10.0,
@@ -724,6 +734,7 @@ class BrokerSettings:
     publish_timeout: float
     publish_window: int
     start_timeout: float | None
+    consumer_watchdog: float
     max_message_size: int
 
     @classmethod
@@ -738,6 +749,7 @@ class BrokerSettings:
             publish_timeout=values["PUBLISH_TIMEOUT"],
             publish_window=values["PUBLISH_WINDOW"],
             start_timeout=values["BROKER_START_TIMEOUT"],
+            consumer_watchdog=values["CONSUMER_WATCHDOG"],
             max_message_size=values["MAX_MESSAGE_SIZE"],
         )
 

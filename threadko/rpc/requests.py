@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from threadko.amqp.confirms import Outgoing
 from threadko.amqp.entities import Queue
-from threadko.amqp.intake import IntakeLink
+from threadko.amqp.intake import IntakeLink, Settling
 from threadko.amqp.message import Delivery, find_correlation_id
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.threads import start_thread, thread_name
@@ -34,7 +33,7 @@ _log = logging.getLogger(__name__)
 _ACK_DELAY_SECONDS = 0.005
 
 
-class Reply(Outgoing):
+class Reply(Settling):
     """A reply on its way, and the delivery that it settles.
 
     Args:
@@ -42,7 +41,7 @@ class Reply(Outgoing):
             user's serializer that encodes it, so it is called on a thread of its own.
     """
 
-    __slots__ = ("request_link", "settles", "substitute")
+    __slots__ = ("request_link", "substitute")
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class Reply(Outgoing):
     ) -> None:
         super().__init__(exchange=exchange, routing_key=routing_key, header=header, body=body)
         self.substitute = substitute
-        self.settles: Delivery | None = None
+        self.settles = None
         self.request_link: RequestLink | None = None
 
     def on_confirmed(self) -> None:
@@ -88,6 +87,7 @@ class RequestLink(IntakeLink):
         prefetch: requests that may be under way or wait in this process.
         on_request: takes each request, on the link's thread; raises ``ContainerStopped`` to have
             it handed back.
+        watchdog: seconds between checks whether requests wait that do not come; 0 for none.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class RequestLink(IntakeLink):
         queue: Queue,
         prefetch: int,
         on_request: Callable[[Delivery], None],
+        watchdog: float = 0.0,
     ) -> None:
         # Touched by the link's thread alone.
         self._substitutes = 0  # being made in place of refused replies
@@ -114,6 +115,7 @@ class RequestLink(IntakeLink):
             prefetch=prefetch,
             on_delivery=on_request,
             restore=queue,
+            watchdog=watchdog,
         )
 
     def settle(self, delivery: Delivery, reply: Reply | None) -> None:

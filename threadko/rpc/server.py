@@ -122,6 +122,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             ),
             prefetch=workers.prefetch_count,
             on_request=self._take,
+            watchdog=broker.consumer_watchdog,
         )
         self._closers = [self._line.close, self._link.kill]
 
