@@ -186,13 +186,14 @@ def test_call_times_out_and_its_late_reply_is_ignored(make, service):
 
 def test_timeout_is_not_put_off_when_other_replies_come(make, service):
     link = make()
-    slow, quick = call(link, "slow", timeout=0.3), call(link, "quick")
-    requests = [service.take(), service.take()]
+    other = call(link, "other")
+    request = service.take()
+    slow = call(link, "slow", timeout=0.3)
     answered = threading.Event()
 
     def answer_others():
         while not slow.done():
-            service.reply(requests[1], correlation_id="somebody-else-s")
+            service.reply(request, correlation_id="somebody-else-s")
         answered.set()
 
     thread = threading.Thread(target=answer_others)
@@ -200,7 +201,7 @@ def test_timeout_is_not_put_off_when_other_replies_come(make, service):
     assert answered.wait(TIMEOUT)
     thread.join()
     assert isinstance(slow.exception(), RpcTimeout)
-    quick.cancel()
+    other.cancel()
 
 
 def test_call_that_is_cancelled_leaves_nothing_behind(make, service):
