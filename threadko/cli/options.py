@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -21,6 +22,7 @@ from threadko.constants import AMQP_URI_CONFIG_KEY
 from threadko.exceptions import ConfigurationError
 
 __all__ = [
+    "THREADKO",
     "ExitCode",
     "NoBrokerError",
     "UserError",
@@ -30,6 +32,16 @@ __all__ = [
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+#: The command line of another `threadko` by this Python. A module of the current folder that is
+#: named `random` or `logging` must not stand in for theirs; 3.10 has no such option.
+THREADKO = (
+    sys.executable,
+    *(("-P",) if sys.version_info >= (3, 11) else ()),
+    "-m",
+    "threadko",
+)
 
 
 class ExitCode(IntEnum):
