@@ -14,7 +14,7 @@ import pytest
 from tests.support.broker import find_free_ports, is_reachable
 from tests.support.timing import TIMEOUT
 from threadko.cli.dev import DevProcess, advising
-from threadko.cli.options import THREADKO, UserError
+from threadko.cli.options import UserError, own_command
 from threadko.devbroker import DevBroker
 from threadko.standalone.rpc import ServiceRpcClient
 
@@ -47,7 +47,7 @@ def run(tmp_path, uri):
 
     def run(*args, wait_for="services ready"):
         process = subprocess.Popen(
-            [*THREADKO, "run", "-d", f"AMQP_URI={uri}", *args, "served"],
+            [*own_command(), "run", "-d", f"AMQP_URI={uri}", *args, "served"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,

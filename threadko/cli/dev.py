@@ -15,7 +15,7 @@ from types import TracebackType
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.cli.broker import READY
-from threadko.cli.options import THREADKO, UserError
+from threadko.cli.options import UserError, own_command
 from threadko.utils.redaction import sanitize_url
 
 __all__ = ["DevProcess", "advising"]
@@ -86,7 +86,13 @@ class DevProcess:
     def _start(self) -> None:
         wanted = self._parameters
         host = "127.0.0.1" if wanted.host == "localhost" else wanted.host
-        command = [*THREADKO, "broker", "--as-child", f"--host={host}", f"--port={wanted.port}"]
+        command = [
+            *own_command(),
+            "broker",
+            "--as-child",
+            f"--host={host}",
+            f"--port={wanted.port}",
+        ]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

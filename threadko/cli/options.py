@@ -22,26 +22,16 @@ from threadko.constants import AMQP_URI_CONFIG_KEY
 from threadko.exceptions import ConfigurationError
 
 __all__ = [
-    "THREADKO",
     "ExitCode",
     "NoBrokerError",
     "UserError",
     "configuration_options",
     "debug_option",
     "load_config",
+    "own_command",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-#: The command line of another `threadko` by this Python. A module of the current folder that is
-#: named `random` or `logging` must not stand in for theirs; 3.10 has no such option.
-THREADKO = (
-    sys.executable,
-    *(("-P",) if sys.version_info >= (3, 11) else ()),
-    "-m",
-    "threadko",
-)
 
 
 class ExitCode(IntEnum):
@@ -68,6 +58,16 @@ class NoBrokerError(UserError):
     """The broker does not let us in, or is not there in time."""
 
     exit_code = ExitCode.BROKER
+
+
+def own_command() -> list[str]:
+    """Return the command line of another `threadko` by this Python.
+
+    A module of the current folder that is named `random` or `logging` does not stand in for
+    Python's there; 3.10 has no option for that.
+    """
+    safely = ["-P"] if sys.version_info >= (3, 11) else []
+    return [sys.executable, *safely, "-m", "threadko"]
 
 
 def configuration_options(command: Command) -> Command:

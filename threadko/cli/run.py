@@ -18,11 +18,11 @@ from threadko.cli.child import Child
 from threadko.cli.dev import DevProcess, advising
 from threadko.cli.inbox import handling_signals
 from threadko.cli.options import (
-    THREADKO,
     ExitCode,
     configuration_options,
     debug_option,
     load_config,
+    own_command,
 )
 from threadko.cli.process import Shell
 from threadko.cli.services import (
@@ -160,7 +160,7 @@ def run(
                 options += ["--debug"] if click.get_current_context().params.get("debug") else []
                 count = processes or 1
                 supervisor = Supervisor(
-                    [*THREADKO, "run", *options, *services],
+                    [*own_command(), "run", *options, *services],
                     count,
                     shutdown_timeout=settings.shutdown_timeout,
                     reload=dev or reload,
