@@ -14,7 +14,7 @@ import pytest
 from tests.support.broker import find_free_ports, is_reachable
 from tests.support.timing import TIMEOUT
 from threadko.cli.dev import DevProcess, advising
-from threadko.cli.options import UserError
+from threadko.cli.options import UserError, own_command
 from threadko.devbroker import DevBroker
 from threadko.standalone.rpc import ServiceRpcClient
 
@@ -47,7 +47,7 @@ def run(tmp_path, uri):
 
     def run(*args, wait_for="services ready"):
         process = subprocess.Popen(
-            [sys.executable, "-m", "threadko", "run", "-d", f"AMQP_URI={uri}", *args, "served"],
+            [*own_command(), "run", "-d", f"AMQP_URI={uri}", *args, "served"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
@@ -95,6 +95,14 @@ def test_broker_has_the_user_and_vhost_of_the_uri_and_ends_with_the_services(run
     wait_gone(uri)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no -P")
+def test_modules_of_the_folder_do_not_stand_in_for_ours(run, uri, tmp_path):
+    for name in ("random", "logging", "threadko"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('not this one')")
+    run("--dev")
+    assert call(uri) == "Hello, Ada!"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
 def test_broker_ends_however_its_parent_does(run, uri, number):
     process = run("--dev")
@@ -117,7 +125,7 @@ def test_ctrl_c_in_the_terminal_is_for_the_services(run, uri):
     listed = subprocess.run(
         ["ps", "-o", "pid=,sid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
     ).stdout.splitlines()
-    children = {line.split()[5]: line.split()[:2] for line in listed}
+    children = {line.split("threadko ")[1].split()[0]: line.split()[:2] for line in listed}
     assert children.keys() == {"broker", "run"}
     # Sessions of their own, so no terminal's signal comes there.
     assert all(pid == session for pid, session in children.values())

@@ -3,6 +3,7 @@ from click.testing import CliRunner
 
 from tests.support.broker import find_free_ports
 from threadko.cli.health import health
+from threadko.devbroker import DevBroker
 from threadko.health import HealthServer
 
 
@@ -52,6 +53,13 @@ def test_no_answer_is_code_1(ask):
     result = ask("-d", f"HEALTH_ADDRESS=127.0.0.1:{port}")
     assert result.return_value == 1
     assert f"no answer from 127.0.0.1:{port}" in result.stderr
+
+
+def test_answer_that_is_no_http_is_code_1(ask):
+    with DevBroker(port=0) as broker:
+        result = ask("-d", f"HEALTH_ADDRESS=127.0.0.1:{broker.port}")
+    assert result.return_value == 1
+    assert "speaks no HTTP" in result.stderr
 
 
 @pytest.mark.parametrize(("args", "text"), [((), "HEALTH_ADDRESS"), (("-dHEALTH_ADDRESS=x",), "x")])

@@ -10,13 +10,12 @@ import json
 import logging
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from types import TracebackType
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.cli.broker import READY
-from threadko.cli.options import UserError
+from threadko.cli.options import UserError, own_command
 from threadko.utils.redaction import sanitize_url
 
 __all__ = ["DevProcess", "advising"]
@@ -87,9 +86,15 @@ class DevProcess:
     def _start(self) -> None:
         wanted = self._parameters
         host = "127.0.0.1" if wanted.host == "localhost" else wanted.host
-        command = ["threadko", "broker", "--as-child", f"--host={host}", f"--port={wanted.port}"]
+        command = [
+            *own_command(),
+            "broker",
+            "--as-child",
+            f"--host={host}",
+            f"--port={wanted.port}",
+        ]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

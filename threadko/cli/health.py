@@ -53,7 +53,9 @@ def health(
     try:
         status, text = _ask(where, "/ready" if ready else "/live", timeout)
     except (OSError, http.client.HTTPException) as error:
-        click.echo(f"no answer from {where}: {error}", err=True)
+        # What a stranger there has written is not for a terminal.
+        why = error if isinstance(error, OSError) else "what listens there speaks no HTTP"
+        click.echo(f"no answer from {where}: {why}", err=True)
         return ExitCode.FAILED
     is_well = status == http.client.OK
     click.echo(text.rstrip("\n"), err=not is_well)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -27,6 +28,7 @@ __all__ = [
     "configuration_options",
     "debug_option",
     "load_config",
+    "own_command",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -56,6 +58,16 @@ class NoBrokerError(UserError):
     """The broker does not let us in, or is not there in time."""
 
     exit_code = ExitCode.BROKER
+
+
+def own_command() -> list[str]:
+    """Return the command line of another `threadko` by this Python.
+
+    A module of the current folder that is named `random` or `logging` does not stand in for
+    Python's there; 3.10 has no option for that.
+    """
+    safely = ["-P"] if sys.version_info >= (3, 11) else []
+    return [sys.executable, *safely, "-m", "threadko"]
 
 
 def configuration_options(command: Command) -> Command:

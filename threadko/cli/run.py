@@ -17,7 +17,13 @@ from threadko.cli.backdoor import Backdoor, read_address
 from threadko.cli.child import Child
 from threadko.cli.dev import DevProcess, advising
 from threadko.cli.inbox import handling_signals
-from threadko.cli.options import ExitCode, configuration_options, debug_option, load_config
+from threadko.cli.options import (
+    ExitCode,
+    configuration_options,
+    debug_option,
+    load_config,
+    own_command,
+)
 from threadko.cli.process import Shell
 from threadko.cli.services import (
     complete_services,
@@ -154,7 +160,7 @@ def run(
                 options += ["--debug"] if click.get_current_context().params.get("debug") else []
                 count = processes or 1
                 supervisor = Supervisor(
-                    [sys.executable, "-m", "threadko", "run", *options, *services],
+                    [*own_command(), "run", *options, *services],
                     count,
                     shutdown_timeout=settings.shutdown_timeout,
                     reload=dev or reload,
