@@ -25,12 +25,10 @@ class Broker(FakeBroker):
 
     def __init__(self, **options):
         self.answers = {}
-        self.before_answer = lambda connection: None
         super().__init__(count=self._next, **options)
 
     def _next(self, connection, name):
         answers = self.answers.get(name, [SERVED])
-        self.before_answer(connection)
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     def questions(self, name):
@@ -179,10 +177,11 @@ def test_consumer_is_left_alone_while_a_worker_has_a_message(broker, make, clock
 
 def test_consumer_is_left_alone_while_it_is_served_between_the_checks(broker, make, caplog):
     broker.answers["watched"] = [WAITING]
-    tags = iter(range(1, 1000))
-    broker.before_answer = lambda connection: connection.send(deliver(1, next(tags), HEADER, b"x"))
     link = make(on_delivery=lambda delivery: link.ack(delivery))
-    broker.wait_questions("watched", 6)
+    peer = broker.wait_consumer()
+    for number in range(1, 7):
+        broker.wait_questions("watched", number)
+        peer.send(deliver(1, number, HEADER, b"x"))
     assert found(caplog) == []
 
 

@@ -7,9 +7,12 @@ import pytest
 
 from tests.faults.conftest import recording
 from tests.support import amqp
+from tests.support.fake_broker import FakeBroker
 from tests.support.timing import TIMEOUT
 from threadko.containers import ServiceContainer
+from threadko.events import event_handler
 from threadko.messaging import Queue, consume
+from threadko.rpc import rpc
 
 PREFETCH = 5
 COUNT = 12
@@ -104,3 +107,30 @@ def test_deliveries_that_vanished_are_missed_by_nobody_without_a_watchdog(scene,
         container.stop()
     # They are not lost: the broker gives them to the next one that connects.
     assert amqp.queue_depth(broker_uri, scene.queue) == COUNT - 1
+
+
+def test_every_consumer_of_a_service_is_watched():
+    class Service:
+        name = "watched"
+
+        @rpc
+        def answer(self):
+            pass
+
+        @event_handler("source", "sold")
+        def on_sold(self, data):
+            pass
+
+        @consume(Queue("messages"))
+        def handle(self, body):
+            pass
+
+    queues = {"rpc-watched", "evt-source-sold--watched.on_sold", "messages"}
+    with FakeBroker() as broker:
+        config = {"AMQP_URI": broker.uri, "CONSUMER_WATCHDOG": 0.1}
+        container = ServiceContainer(Service, config=config)
+        container.start()
+        try:
+            broker.wait_for(lambda: {question.queue for question in broker.asked} == queues)
+        finally:
+            container.stop()
