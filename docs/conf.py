@@ -81,7 +81,7 @@ def point_at_pages(app, doctree):
 
 
 class Keys(SphinxDirective):
-    """``.. keys:: SECTION`` is the table of a section's keys, as `settings.py` has them."""
+    """``.. keys:: SECTION`` is the table of the keys of a section, made from `keys.py`."""
 
     required_arguments = 1
 

@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 
 import threadko
-from threadko.configuration.settings import SECTIONS
+from threadko.configuration.keys import SECTIONS
 
 # What is imported by users. Of these packages every module, of the others those that are named;
 # the rooms behind the faces are ours.

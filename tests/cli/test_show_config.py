@@ -5,7 +5,7 @@ import yaml
 from click.testing import CliRunner
 
 from threadko.cli.show_config import show_config
-from threadko.configuration.settings import KEYS
+from threadko.configuration.keys import KEYS
 
 FILE = """
 AMQP_URI: amqp://ann:hush@${HOST:broker}/shop

@@ -5,14 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from threadko.configuration.keys import KEYS, OTHER_KEYS, SECTIONS
 from threadko.configuration.loader import load_file
-from threadko.configuration.settings import (
-    KEYS,
-    OTHER_KEYS,
-    SECTIONS,
-    BrokerSettings,
-    ContainerSettings,
-)
+from threadko.configuration.settings import BrokerSettings, ContainerSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "configuration.rst").read_text(encoding="utf-8")

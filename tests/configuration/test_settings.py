@@ -1,16 +1,14 @@
 """Keys, defaults and checks."""
 
 import logging
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from threadko import constants
 from threadko.configuration import Config
+from threadko.configuration.keys import KEYS
 from threadko.configuration.settings import (
-    KEYS,
     BrokerSettings,
     ContainerSettings,
     HealthSettings,
@@ -18,10 +16,7 @@ from threadko.configuration.settings import (
     RpcSettings,
     RunnerSettings,
     SerializationSettings,
-    find_key,
-    warn_near_misses,
 )
-from threadko.exceptions import ConfigurationError
 
 ALL_SETTINGS = (
     BrokerSettings,
@@ -120,84 +115,6 @@ def test_a_good_value_is_taken(key: str, value: object, setting: str, expected: 
     assert type(result) is type(expected)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("AMQP_URI", 5),
-        ("AMQP_URI", "  "),
-        ("AMQP_URI", []),
-        ("AMQP_URI", ["amqp://a/", ""]),
-        ("AMQP_SSL", "yes"),
-        ("LOGIN_METHOD", 5),
-        ("HEARTBEAT", 0),
-        ("HEARTBEAT", None),
-        ("HEARTBEAT", False),
-        ("HEARTBEAT", "20"),
-        ("HEARTBEAT", 0.5),
-        ("HEARTBEAT", 70_000),
-        ("PUBLISH_TIMEOUT", 0),
-        ("PUBLISH_TIMEOUT", -1),
-        ("PUBLISH_TIMEOUT", math.nan),
-        ("PUBLISH_TIMEOUT", math.inf),
-        ("PUBLISH_TIMEOUT", "10"),
-        ("PUBLISH_WINDOW", 0),
-        ("BROKER_START_TIMEOUT", True),
-        ("MAX_MESSAGE_SIZE", -1),
-        ("MAX_MESSAGE_SIZE", math.inf),
-        ("LOG_FORMAT", "xml"),
-        ("HEALTH_ADDRESS", True),
-        ("HEALTH_HUNG_TIMEOUT", 0),
-        ("max_workers", -1),
-        ("max_workers", True),
-        ("max_workers", "many"),
-        ("PREFETCH_COUNT", -1),
-        ("PREFETCH_COUNT", 65_536),
-        ("parent_calls_tracked", 1.5),
-        ("serializer", 5),
-        ("serializer", ""),
-        ("ACCEPT", "json"),
-        ("ACCEPT", []),
-        ("ACCEPT", ["json", 5]),
-        ("ACCEPT", {"json": 1}),
-        ("SHUTDOWN_TIMEOUT", -0.1),
-        ("CONSUMER_WATCHDOG", -1),
-        ("CONSUMER_WATCHDOG", "often"),
-        ("STUCK_WARNING", -1),
-        ("STUCK_WARNING", "long"),
-        ("rpc_exchange", ""),
-        ("RPC_TIMEOUT", 0),
-        ("RPC_QUEUE_ARGUMENTS", [1]),
-        ("RPC_QUEUE_ARGUMENTS", {1: 2}),
-        ("SWITCH_INTERVAL", 0),
-        ("LOGGING", "debug"),
-        ("SERVICE_CONTAINER_CLS", ""),
-        ("SERVICE_CONTAINER_CLS", "package:Class"),
-        ("SERVICE_CONTAINER_CLS", dict),
-    ],
-)
-def test_a_bad_value_is_an_error_that_names_the_key(key: str, value: object) -> None:
-    with pytest.raises(ConfigurationError, match=key):
-        read_all({key: value})
-
-
-def test_an_error_names_the_value_and_what_is_allowed() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        ContainerSettings.from_config({"max_workers": "many"})
-    assert str(caught.value) == "max_workers must be a whole number from 0 to 10000, not 'many'"
-
-
-def test_no_heartbeat_is_refused_with_the_reason() -> None:
-    with pytest.raises(ConfigurationError, match="dead connection is never noticed"):
-        BrokerSettings.from_config({"HEARTBEAT": 0})
-
-
-@pytest.mark.parametrize("config", [{"AMQP_URI": {"password": "secret"}}, {"LOGGING": ["secret"]}])
-def test_an_error_shows_no_secret(config: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        read_all(config)
-    assert "secret" not in str(caught.value)
-
-
 def test_the_repr_of_broker_settings_shows_no_password() -> None:
     assert "secret" not in repr(BrokerSettings.from_config({"AMQP_URI": "amqp://u:secret@h"}))
 
@@ -248,62 +165,3 @@ def test_changing_the_configuration_later_changes_no_settings() -> None:
     settings = RpcSettings.from_config({"RPC_QUEUE_ARGUMENTS": arguments})
     arguments["x-b"] = 2
     assert settings.queue_arguments == {"x-a": 1}
-
-
-@pytest.mark.parametrize("name", sorted(KEYS))
-def test_each_key_says_what_it_means(name: str) -> None:
-    assert KEYS[name].name == name
-    assert KEYS[name].doc
-
-
-def test_a_near_miss_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):
-        warn_near_misses({"MAX_WORKRES": 5, "MY_OWN": 1, 5: 6})  # type: ignore[dict-item]
-    assert len(caplog.records) == 1
-    assert caplog.records[0].levelno == logging.WARNING
-    assert "MAX_WORKRES" in caplog.text
-    assert "max_workers" in caplog.text
-
-
-def test_a_near_miss_of_a_variable_is_warned_of_by_its_own_name(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    names = ["THREADKO_AMQP_URL", "AMQP_URL", "THREADKO_AMQP_URI", "THREADKO_OWN"]
-    warn_near_misses(names, "THREADKO_")
-    (record,) = caplog.records
-    assert "THREADKO_AMQP_URL" in record.getMessage()
-    assert "is THREADKO_AMQP_URI meant" in record.getMessage()
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("HEARTBEAT", "HEARTBEAT"),
-        ("heartBeat", "HEARTBEAT"),
-        ("MAX_WORKERS", "max_workers"),
-        ("TRANSPORT_OPTIONS", "TRANSPORT_OPTIONS"),
-        ("OWN", None),
-        ("", None),
-    ],
-)
-def test_a_key_is_found_in_any_case(name: str, expected: str | None) -> None:
-    assert find_key(name) == expected
-
-
-def test_known_keys_are_no_near_misses(caplog: pytest.LogCaptureFixture) -> None:
-    known = [value for name, value in vars(constants).items() if name.endswith("_CONFIG_KEY")]
-    warn_near_misses(dict.fromkeys([*KEYS, *known, "HEARTBEAT".lower(), "EVENT_QUEUE_ARGUMENTS"]))
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("key", ["HEARTBEAT", "max_workers", "PUBLISH_TIMEOUT", "MAX_MESSAGE_SIZE"])
-@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan"), 1e308])
-def test_a_number_out_of_all_bounds_is_refused_like_any_other(key, value):
-    settings = ContainerSettings if key == "max_workers" else BrokerSettings
-    with pytest.raises(ConfigurationError, match=key):
-        settings.from_config({key: value})
-
-
-def test_more_workers_than_threads_can_be_made_are_refused():
-    with pytest.raises(ConfigurationError, match="max_workers must be a whole number from 0 to"):
-        ContainerSettings.from_config({"max_workers": 1_000_000})

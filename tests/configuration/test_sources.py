@@ -2,7 +2,7 @@
 
 import pytest
 
-from threadko.configuration.settings import KEYS
+from threadko.configuration.keys import KEYS
 from threadko.configuration.sources import (
     Source,
     SourcedConfig,

@@ -17,7 +17,7 @@ import threadko.web.server
 from tests.support.checkout import ROOT
 from tests.support.pages import PAGES
 from threadko.configuration import settings
-from threadko.configuration.settings import find_key
+from threadko.configuration.keys import find_key
 
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 _BLOCK = re.compile(

@@ -13,13 +13,13 @@ import yaml
 
 from tests.support.timing import TIMEOUT
 from threadko.cli.main import cli
+from threadko.configuration.keys import find_key
 from threadko.configuration.loader import load_file
 from threadko.configuration.settings import (
     BrokerSettings,
     ContainerSettings,
     HealthSettings,
     ProcessSettings,
-    find_key,
 )
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deployment"

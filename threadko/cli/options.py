@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from threadko.configuration.keys import find_key
 from threadko.configuration.loader import load_file
-from threadko.configuration.settings import find_key
 from threadko.configuration.sources import (
     SourcedConfig,
     merge_sources,

@@ -34,12 +34,8 @@ from threadko.cli.services import (
 from threadko.cli.stacks import dumping_early, format_stacks
 from threadko.cli.supervisor import Supervisor
 from threadko.configuration import config
-from threadko.configuration.settings import (
-    BrokerSettings,
-    HealthSettings,
-    ProcessSettings,
-    warn_near_misses,
-)
+from threadko.configuration.keys import warn_near_misses
+from threadko.configuration.settings import BrokerSettings, HealthSettings, ProcessSettings
 from threadko.configuration.sources import ENVIRONMENT_PREFIX
 from threadko.containers import ServiceContainer
 from threadko.health import HealthServer, find_hangs, find_troubles

@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from threadko.cli.options import ExitCode, configuration_options, debug_option, load_config
+from threadko.configuration.keys import KEYS
 from threadko.configuration.loader import dump
-from threadko.configuration.settings import KEYS
 from threadko.configuration.sources import Source, SourcedConfig
 from threadko.utils.redaction import mask_secrets
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from threadko.configuration.keys import KEYS, find_key
 from threadko.configuration.loader import parse_define, parse_value
-from threadko.configuration.settings import KEYS, find_key
 from threadko.exceptions import ConfigurationError
 
 __all__ = [
