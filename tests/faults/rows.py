@@ -188,6 +188,7 @@ ROWS = (
             "faults/test_alarms.py::test_service_stops_within_its_deadline_in_an_alarm",
             "amqp/test_link.py::test_stop_ends_the_link_in_time_in_any_state",
             "faults/test_alarms.py::test_client_stops_within_its_deadline_in_an_alarm",
+            "faults/test_stop_states.py::test_stop_ends_by_its_deadline_in_every_state",
         ),
     ),
     Row(
