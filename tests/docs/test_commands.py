@@ -46,6 +46,9 @@ NOT_RUN = {
     "make pythons": "runs all tests on each Python; before a release",
     "make oldest": "runs all tests with old requirements; before a release",
     "make package": "tests/test_packaging.py builds and tries the same",
+    "make faults": "takes a quarter of an hour; its tests are a part of `make test-all`",
+    "make soak": "takes half an hour; tests/faults/test_soak.py runs a short one",
+    "make soak CALLS=20000": "tests/faults/test_soak.py runs the same",
     "make bench": "needs a nameko and a RabbitMQ, and an idle machine",
 }
 

@@ -30,7 +30,7 @@ class Losses(logging.Handler):
     def emit(self, record):
         with self._changed:
             if "lost the connection to" in record.getMessage():
-                self._at.setdefault(record.args[2].rpartition(":")[2], time.monotonic())
+                self._at.setdefault(record.args[1].rpartition(":")[2], time.monotonic())
                 self._changed.notify_all()
 
     def wait_for(self, proxy):
