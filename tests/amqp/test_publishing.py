@@ -1037,6 +1037,7 @@ def test_message_handed_over_while_the_publisher_gives_up_fails(start, broker_ur
 # Many threads and a bad network
 
 
+@pytest.mark.long
 def test_nothing_that_was_confirmed_is_lost_when_the_connection_is_cut_again_and_again(
     start, broker_uri, broker, queue_name
 ):

@@ -95,6 +95,7 @@ def test_broker_has_the_user_and_vhost_of_the_uri_and_ends_with_the_services(run
     wait_gone(uri)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no -P")
 def test_modules_of_the_folder_do_not_stand_in_for_ours(run, uri, tmp_path):
     for name in ("random", "logging", "threadko"):
@@ -103,6 +104,7 @@ def test_modules_of_the_folder_do_not_stand_in_for_ours(run, uri, tmp_path):
     assert call(uri) == "Hello, Ada!"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
 def test_broker_ends_however_its_parent_does(run, uri, number):
     process = run("--dev")
@@ -111,6 +113,7 @@ def test_broker_ends_however_its_parent_does(run, uri, number):
     wait_gone(uri)
 
 
+@pytest.mark.long
 def test_second_one_uses_the_broker_of_the_first(run, uri):
     first = run("--dev")
     run("--dev")

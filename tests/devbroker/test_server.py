@@ -423,6 +423,7 @@ class Mill:
         self.seen.add(int(body))
 
 
+@pytest.mark.long
 def test_confirmed_messages_survive_abrupt_ends(broker):
     """Of 6,000 confirmed messages none is lost, and none comes twice but as redelivered."""
     connect(broker.uri).channel().queue_declare("q", durable=True)

@@ -25,6 +25,7 @@ from threadko.standalone.rpc import ClusterRpcClient
 pytestmark = pytest.mark.timeout(20 * TIMEOUT)
 
 CALLERS = 8
+ROUNDS = 25
 
 BACK = """
 from tests.support.ledger import Ledger
@@ -224,9 +225,9 @@ def test_calls_in_a_silent_connection_fail_clearly_and_later_ones_are_answered(
     assert 3 <= len(load.errors) <= 3 * CALLERS
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_every_call_is_answered_while_services_restart_and_connections_are_lost(
-    run, service_name, amqp_config, broker_uri, proxies, ledger, rounds
+    run, service_name, amqp_config, broker_uri, proxies, ledger
 ):
     """Each stop meets a fault somewhere in its flushing and closing, or before, or not at all;
     every third is no stop but a SIGKILL."""
@@ -244,7 +245,7 @@ def test_every_call_is_answered_while_services_restart_and_connections_are_lost(
         process.wait_for("services ready", "stderr")
     with ClusterRpcClient(config=amqp_config, timeout=2 * TIMEOUT) as client:
         with Load(lambda number: client[service_name["front"]].relay(number), CALLERS) as load:
-            for _ in range(rounds):
+            for _ in range(ROUNDS):
                 load.wait_for_answers(10)
                 role = draw.choice(list(sources))
                 size, fault = draw.randrange(1, 1500), draw.choice(["cut", "reset"])

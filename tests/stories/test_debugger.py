@@ -34,6 +34,7 @@ class Service:
 HEARTBEAT_SECONDS = 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", ["breakpoint()", "pdb.set_trace()"])
 def test_worker_is_stopped_looked_at_changed_and_let_go(
     stop: str,

@@ -116,6 +116,7 @@ def test_at_least_once_though_an_instance_is_killed_in_the_middle(
         )
 
 
+@pytest.mark.long
 def test_poison_dies_after_its_retries_while_instances_come_and_go(
     listeners, source, amqp_config, broker_uri, name
 ):
@@ -234,6 +235,7 @@ def test_what_was_confirmed_is_handled_though_connections_are_lost(
         figure(f"{fault}s", seen)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_though_replays_are_killed_while_consumers_run(
     container_factory, names, amqp_config, broker_uri
 ):

@@ -44,6 +44,7 @@ class Service:
 """
 
 CALLERS = 16
+STOPS = 20
 
 CALLER = """
 from tests.stories.controlled import tell, wait_for
@@ -135,10 +136,10 @@ def test_ten_that_run_are_answered_and_twenty_prefetched_are_left_to_the_next_in
     assert ledger.count() == {str(number): 1 for number in range(30)}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20 * TIMEOUT)
-@pytest.mark.parametrize("stops", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load(
-    run, name, client, broker_uri, ledger, stops, figure
+    run, name, client, broker_uri, ledger, figure
 ):
     """As in a deployment: the next one is up, then the one before is stopped, in its work."""
 
@@ -149,7 +150,7 @@ def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load
 
     instance = start()
     with Load(lambda number: client[name].double(number), CALLERS) as load:
-        for _ in range(stops):
+        for _ in range(STOPS):
             following = start()
             load.wait_for_answers(100)
             instance.send_signal(signal.SIGTERM)
@@ -164,9 +165,8 @@ def test_no_call_fails_and_none_runs_twice_while_instances_take_turns_under_load
     assert load.answers == {number: number * 2 for number in range(len(load.answers))}
     assert ledger.count() == {str(number): 1 for number in load.answers}
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
-    if stops == 20:
-        seen = f"{stops} SIGTERM, {len(load.answers):,} calls: 0 lost, 0 run again, 0 failed"
-        figure("service-terms", seen)
+    seen = f"{STOPS} SIGTERM, {len(load.answers):,} calls: 0 lost, 0 run again, 0 failed"
+    figure("service-terms", seen)
 
 
 def test_worker_that_waits_for_a_reply_ends_its_work(run, names, client, ledger):

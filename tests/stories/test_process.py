@@ -286,6 +286,7 @@ def test_wrong_password_is_said_in_one_line(run, name, broker_uri):
     assert not any("not-this-one" in line for line in process.stderr)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("call", ["sleep", "usleep"])
 def test_worker_that_blocks_for_three_heartbeats_keeps_its_connection(
     run, name, proxy, broker_uri, client, call

@@ -138,6 +138,7 @@ def test_all_processes_share_the_work_and_one_socket(serve, client, name):
         requests.get(url, timeout=TIMEOUT)
 
 
+@pytest.mark.long
 def test_no_connection_is_refused_while_a_child_is_started_again(serve):
     [port] = find_free_ports(1)
     process = serve("--processes", "2", web=WEB, WEB_SERVER_ADDRESS=f"127.0.0.1:{port}")
@@ -169,6 +170,7 @@ def test_no_connection_is_refused_while_a_child_is_started_again(serve):
     assert process.wait() == 0, process
 
 
+@pytest.mark.long
 def test_death_of_the_parent_is_a_graceful_stop(serve, client, name, broker_uri):
     process = serve("--processes", "2")
     children = find_children(process.pid)
@@ -257,6 +259,7 @@ def test_broker_that_goes_is_not_ready_but_live_until_it_is_back(
     assert process.wait() == 0, process
 
 
+@pytest.mark.long
 @WAYS
 def test_live_turns_false_when_every_worker_hangs(serve, health, way, count, client, name):
     config = {"HEALTH_ADDRESS": health, "HEALTH_HUNG_TIMEOUT": 0.3, "max_workers": 1}
@@ -314,6 +317,7 @@ def find_ports_in_a_row(count):
         return first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("way", "count"), [((), 1), (("--reload",), 1), (("--processes", "2"), 2)], ids=str
 )

@@ -31,6 +31,7 @@ class Service:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_calls_through_one_client_outlast_a_restart_or_fail_clearly_in_time(
     run, name, amqp_config, broker_uri, ledger, how

@@ -9,6 +9,7 @@ from tests.support.amqp import queue_depth
 from tests.support.timing import TIMEOUT
 
 CALLERS = 8
+KILLS = 20
 PREFETCH = 20
 
 SERVICE = """
@@ -35,10 +36,10 @@ class Service:
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(20 * TIMEOUT)
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
-    run, name, client, broker_uri, ledger, kills, figure
+    run, name, client, broker_uri, ledger, figure
 ):
     def start(holds):
         source = SERVICE.format(name=name, ledger=str(ledger.path), holds=holds)
@@ -48,7 +49,7 @@ def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
 
     survivor = start(holds=False)
     with Load(lambda number: client[name].double(number), CALLERS) as load:
-        for _ in range(kills):
+        for _ in range(KILLS):
             victim = start(holds=True)
             victim.wait_for("holds one for ever")
             victim.send_signal(signal.SIGKILL)
@@ -61,9 +62,8 @@ def test_every_call_is_answered_while_an_instance_is_killed_in_its_work(
     runs = ledger.count()
     assert set(runs) == {str(number) for number in load.answers}, "lost, or made up"
     again = sum(runs.values()) - len(runs)
-    assert kills <= again <= kills * PREFETCH
+    assert KILLS <= again <= KILLS * PREFETCH
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
-    seen = f"{kills} SIGKILL, {len(runs):,} calls: 0 lost, {again} run again"
+    seen = f"{KILLS} SIGKILL, {len(runs):,} calls: 0 lost, {again} run again"
     print(seen)  # noqa: T201 - the figures
-    if kills == 20:
-        figure("service-kills", f"{seen}, of {kills * PREFETCH} at most")
+    figure("service-kills", f"{seen}, of {KILLS * PREFETCH} at most")
