@@ -511,6 +511,19 @@ def test_connection_is_made_anew_when_a_queue_that_is_gone_gets_no_answer(caplog
     assert "the broker has not answered what was asked about queue q" in caplog.text
 
 
+def test_connection_is_made_anew_when_a_channel_that_is_opened_again_gets_no_answer(caplog):
+    with mute_at_first(spec.Queue.Delete) as (broker, consumer):
+        consumer.start().consume()
+        peer = broker.wait_consumer()
+        broker.is_mute = lambda _, asked: (
+            broker.accepted == 1 and isinstance(asked, spec.Channel.Open)
+        )
+        peer.send(frame.Method(1, spec.Channel.Close(406, "PRECONDITION_FAILED", 60, 80)).marshal())
+        broker.wait_consumer(2)
+        assert broker.accepted == 2
+    assert "the broker has not answered what was asked about queue q" in caplog.text
+
+
 def test_consumer_that_got_its_answers_is_left_alone(caplog):
     with mute_at_first(spec.Queue.Delete) as (broker, consumer):
         consumer.start().consume()
