@@ -300,8 +300,7 @@ def test_five_hundred_sockets_and_fifty_that_never_read(serve, caplog):
         readers[0].send("say", None, channel="all", text=text)
         while readers[0].receive()["type"] != "result":
             pass
-    for client in readers[1:]:
-        for _ in range(count):
+        for client in readers[1:]:  # now, or they would hold gigabytes
             assert client.receive()["data"]["text"] == text
     assert threading.active_count() <= before + 20
     assert caplog.text.count("does not keep up") == len(deaf)
