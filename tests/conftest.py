@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import os
+import signal
 import threading
 import time
 import uuid
@@ -63,6 +64,12 @@ def make_encodable(report: Any) -> None:
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let processes that tests start hear it: a job in the background does not."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
