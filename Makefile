@@ -6,8 +6,10 @@ NAMEKO_PYTHON ?= $(shell command -v python3.11 || command -v python3.10 || comma
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-WITH_BROKER := $(BIN)/python -m tests.support.with_broker
-WITH_RABBITMQ := $(WITH_BROKER) --rabbitmq
+# The development broker, whatever AMQP_URI names; that is for the tests that want a RabbitMQ.
+ON_OWN_BROKER := env -u AMQP_URI
+WITH_BROKER := $(ON_OWN_BROKER) $(BIN)/python -m tests.support.with_broker
+WITH_RABBITMQ := $(BIN)/python -m tests.support.with_broker --rabbitmq
 PYTEST := $(WITH_BROKER) $(BIN)/python -m pytest
 PYTEST_ON_RABBITMQ := $(WITH_RABBITMQ) $(BIN)/python -m pytest
 NAMEKOS := .venv-nameko2/.done .venv-nameko3/.done
@@ -71,14 +73,14 @@ pythons: .venv-pythons/.done ## run the tests on each Python at hand, and say wh
 		if [ ! -x "$$python" ]; then missing="$$missing $$version"; continue; fi; \
 		echo "== Python $$version"; \
 		$$python -m pip --quiet --disable-pip-version-check install --editable . --requirement requirements/test.txt && \
-		$$python -m tests.support.with_broker $$python -m pytest $(PARALLEL) -m "$(QUICK)" $(TESTS) || exit 1; \
+		$(ON_OWN_BROKER) $$python -m tests.support.with_broker $$python -m pytest $(PARALLEL) -m "$(QUICK)" $(TESTS) || exit 1; \
 		ran="$$ran $$version"; \
 	done; \
 	echo "== ran on Python$$ran; not at hand:$${missing:- none}"
 
 oldest: .venv-oldest/.done ## run the tests with the oldest releases that requirements/base.txt allows
 	@cat .venv-oldest/constraints.txt
-	@.venv-oldest/bin/python -m tests.support.with_broker .venv-oldest/bin/python -m pytest $(PARALLEL) -m "$(QUICK)" $(TESTS)
+	@$(ON_OWN_BROKER) .venv-oldest/bin/python -m tests.support.with_broker .venv-oldest/bin/python -m pytest $(PARALLEL) -m "$(QUICK)" $(TESTS)
 
 package: $(VENV)/.test ## build the distributions into dist/; a test installs and tries such
 	@$(BIN)/python -m build --outdir dist .
