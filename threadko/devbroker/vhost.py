@@ -5,6 +5,7 @@ No I/O. Everything belongs to the broker's thread.
 
 import base64
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -21,20 +22,21 @@ _MAX_TTL = 315_360_000_000  # ms: ten years
 _MAX_COUNT = (1 << 63) - 1
 
 
-class Clock:
+class Clock(ABC):
     """The time, and what is to happen at some time; the server's, or a test's.
 
     `count_bytes` is told of every byte that queues take or give back.
     """
 
+    @abstractmethod
     def now(self) -> float:
         """Return seconds on a clock that never goes back."""
-        raise NotImplementedError
 
+    @abstractmethod
     def call_at(self, when: float, callback: Callable[[], None]) -> None:
         """Call back at that time, in the broker's thread."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count_bytes(self, size: int) -> None:
         """Count bytes that are kept, or, below 0, kept no longer."""
 

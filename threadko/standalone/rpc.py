@@ -7,6 +7,7 @@ what was sent, closes the connection, and fails the calls that still wait.
 import os
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar
@@ -36,7 +37,7 @@ _Target = TypeVar("_Target", Client, ServiceClient)
 _clients: "weakref.WeakSet[_RpcClient[Any]]" = weakref.WeakSet()
 
 
-class _RpcClient(Generic[_Target]):
+class _RpcClient(ABC, Generic[_Target]):
     """The life of a client: its connection, between ``start`` and ``stop``."""
 
     def __init__(
@@ -126,8 +127,9 @@ class _RpcClient(Generic[_Target]):
     ) -> None:
         self.stop()
 
+    @abstractmethod
     def _make_client(self) -> _Target:
-        raise NotImplementedError
+        """Return what the user calls services by."""
 
     def _make_link(self) -> CallLink:
         return CallLink(

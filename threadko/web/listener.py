@@ -363,7 +363,7 @@ class _TlsAdapter(Adapter):
         return {}
 
     def makefile(self, sock: socket.socket, mode: str = "r", bufsize: int = -1) -> Any:
-        raise NotImplementedError("a connection makes its own")
+        raise TypeError("a connection makes its own file, and asks no adapter for one")
 
 
 class _Connection(server.HTTPConnection):

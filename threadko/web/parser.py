@@ -9,6 +9,7 @@ For one thread at a time.
 """
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -267,15 +268,15 @@ def _find_body(request: Request, limits: Limits) -> "_Body | None":
     return _SizedBody(int(length)) if int(length) else None
 
 
-class _Body:
+class _Body(ABC):
     """A body that is being read."""
 
     def __init__(self) -> None:
         self.content = bytearray()
 
+    @abstractmethod
     def read(self, buffer: bytearray) -> bool:
         """Take what belongs to the body out of the buffer; True when it is complete."""
-        raise NotImplementedError
 
 
 class _SizedBody(_Body):
