@@ -11,19 +11,22 @@ means that work can come in: all connections stand, all consumers are registered
 ==================  ===========================================================================
 """
 
+import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from threadko.concurrency.deadline import Deadline
 from threadko.containers import ServiceContainer
 from threadko.extensions import Extension
 from threadko.utils.safelog import log_safely
 from threadko.web.addresses import BindAddress, UnixAddress, open_door, parse_address
-from threadko.web.listener import HttpListener
 from threadko.web.parser import Limits
+
+if TYPE_CHECKING:
+    from threadko.web.listener import HttpListener
 
 __all__ = ["HealthServer", "find_hangs", "find_troubles"]
 
@@ -151,7 +154,9 @@ class HealthServer:
 
     def start(self) -> None:
         """Listen; `ConfigurationError` if that cannot be done."""
-        self._listener = HttpListener(
+        # Loaded now, for it takes 8 MiB that a service without health checks need not have.
+        web = importlib.import_module("threadko.web.listener")
+        listener: HttpListener = web.HttpListener(
             open_door(self._address, _SOCKET_MODE, _KEY),
             self._serve,
             limits=Limits(head=8192, body=0),
@@ -160,8 +165,9 @@ class HealthServer:
             max_connections=64,
             logs_access=False,
         )
-        self._listener.threads.set_limit(_THREADS)
-        self._listener.start()
+        listener.threads.set_limit(_THREADS)
+        self._listener = listener
+        listener.start()
 
     def close(self) -> None:
         """Listen no more."""

@@ -79,3 +79,14 @@ def test_shell_completes(words, completed):
         timeout=TIMEOUT,
     )
     assert {line.partition(",")[2] for line in result.stdout.splitlines()} == completed
+
+
+def test_commands_load_no_web_server():
+    # Each service has in its memory what `threadko run` has loaded.
+    code = "import sys, threadko.cli.main; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIMEOUT
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "pika" in loaded
+    assert not loaded & {"cheroot", "werkzeug", "websockets"}

@@ -3,6 +3,10 @@
 import contextlib
 import socket
 
+from websockets.client import ClientProtocol
+from websockets.frames import Frame
+from websockets.uri import parse_uri
+
 from tests.support.timing import TIMEOUT
 
 
@@ -53,6 +57,63 @@ class RawClient:
             body += chunk
         self.rest = body[length:]
         return int(head.split(b" ")[1]), body[:length]
+
+
+class TlsWebSocket:
+    """A websocket over TLS that one thread reads and writes.
+
+    The library's own client does both in two, which OpenSSL does not bear: one in 500 of its
+    connections waits for ever for the answer to its handshake, whoever serves.
+    """
+
+    def __init__(self, address, path, context):
+        sock = socket.create_connection(tuple(address), timeout=TIMEOUT)
+        # That the other side ends TLS as it should is no matter of course.
+        self.sock = context.wrap_socket(
+            sock, server_hostname=address[0], suppress_ragged_eofs=False
+        )
+        self.protocol = ClientProtocol(parse_uri(f"wss://{address}{path}"))
+        self.protocol.send_request(self.protocol.connect())
+        self.events = []
+        self.receive()
+
+    def send(self, text):
+        self.protocol.send_text(text.encode())
+        self._flush()
+
+    def receive(self):
+        """Return the next message, or the response of the handshake."""
+        text = b""
+        while True:
+            event = self._next_event()
+            if not isinstance(event, Frame):
+                return event
+            text += event.data
+            if event.fin:
+                return text.decode()
+
+    def close(self):
+        """Say good-bye, and return what is heard until the other side closes the connection."""
+        self.protocol.send_close(1000)
+        self._flush()
+        while data := self.sock.recv(65536):
+            self.protocol.receive_data(data)
+        self.protocol.receive_eof()
+        return self.protocol.close_code
+
+    def _next_event(self):
+        self._flush()
+        while not self.events:
+            data = self.sock.recv(65536)
+            assert data, "closed"
+            self.protocol.receive_data(data)
+            self.events += self.protocol.events_received()
+        return self.events.pop(0)
+
+    def _flush(self):
+        for data in self.protocol.data_to_send():
+            if data:
+                self.sock.sendall(data)
 
 
 def ask(address, data):

@@ -13,7 +13,7 @@ from websockets.sync.client import connect, unix_connect
 
 from tests.containers.dummies import Gate, in_thread
 from tests.support.timing import TIMEOUT
-from tests.web.client import RawClient
+from tests.web.client import RawClient, TlsWebSocket
 from tests.web.conftest import find_server
 from threadko.exceptions import ConnectionNotFound
 from threadko.web.handlers import http
@@ -400,25 +400,46 @@ def test_subscribing_while_others_broadcast_and_leave(chat):
     assert hub.subscriptions == {"a": {steady.id}}
 
 
-def test_websockets_over_tls(serve, tmp_path):
+@pytest.fixture
+def connect_safely(serve, tmp_path):
+    """Serve over TLS, and return what opens a websocket."""
     authority = trustme.CA()
     certificate, trusted = tmp_path / "server.pem", tmp_path / "ca.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
     authority.cert_pem.write_to_path(trusted)
     _, address = serve(Chat, HTTP_TLS={"certfile": str(certificate)})
     context = ssl.create_default_context(cafile=trusted)
-    socket, close = connect_websocket(f"wss://{address}/ws", ssl=context)
-    assert json.loads(socket.recv(timeout=TIMEOUT))["event"] == "connected"
+    with contextlib.ExitStack() as stack:
+
+        def connect_safely():
+            websocket = TlsWebSocket(address, "/ws", context)
+            stack.callback(websocket.sock.close)
+            return websocket
+
+        yield connect_safely
+
+
+def test_websockets_over_tls(connect_safely):
+    socket = connect_safely()
+    assert json.loads(socket.receive())["event"] == "connected"
     for size in (1, 20_000, 500_000):  # less than a record of TLS, more, and many
         message = {"method": "join", "data": {"channel": "x" * size}}
         socket.send(json.dumps(message))
-        answer = json.loads(socket.recv(timeout=TIMEOUT))
+        answer = json.loads(socket.receive())
         assert max(map(len, answer["data"])) == size
     for number in range(50):
         socket.send(json.dumps({"method": "leave", "data": {"channel": "x" * number}}))
     for _ in range(50):
-        assert json.loads(socket.recv(timeout=TIMEOUT))["success"] is True
-    close()
+        assert json.loads(socket.receive())["success"] is True
+    assert socket.close() == 1000
+
+
+def test_closing_over_tls_waits_for_nobody(connect_safely, monkeypatch):
+    # Nor for the moment at which those who do not close are broken off.
+    monkeypatch.setattr("threadko.web.sockets._CLOSE_SECONDS", 1000.0)
+    socket = connect_safely()
+    socket.receive()
+    assert socket.close() == 1000
 
 
 def test_websockets_over_a_unix_socket(serve, tmp_path):

@@ -43,7 +43,6 @@ from threadko.runners import ServiceRunner
 from threadko.timer import Timer
 from threadko.utils.redaction import sanitize_url
 from threadko.web.addresses import BindAddress, open_doors_by
-from threadko.web.websocket import WebSocketServer
 
 __all__ = ["run"]
 
@@ -277,6 +276,10 @@ def _find_multiplied(container: ServiceContainer) -> list[str]:
     """Return what exists once in each process, though it may be meant to exist once in all."""
     timers = [each.method_name for each in container.entrypoints if isinstance(each, Timer)]
     found = [f"timers ({', '.join(timers)})"] if timers else []
-    if any(isinstance(each, WebSocketServer) for each in container.extensions):
+    # Looked up: whoever has none need not load what it stands on.
+    websocket = sys.modules.get("threadko.web.websocket")
+    if websocket and any(
+        isinstance(each, websocket.WebSocketServer) for each in container.extensions
+    ):
         found.append("websockets, whose hub reaches those of its process alone")
     return found

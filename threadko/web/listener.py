@@ -58,7 +58,7 @@ CONNECTION: Final = "threadko.connection"
 
 _BREATH_SECONDS: Final = 0.05  # guessed: without descriptors left, the next accept fails as well
 _DRAIN_BYTES: Final = 1024 * 1024
-_NEW_SECONDS: Final = 0.2  # guessed: within which the request follows a connection
+_NEW_SECONDS: Final = 1.0  # guessed: within which the request follows a connection
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -122,7 +122,7 @@ class HttpListener:
         self._server.wake()
         if self._accepting is not None:
             self._accepting.join(deadline.remaining())
-        self._server.close()
+        self._server.close(deadline)
         self.door.close()
         self.is_closed = True
 
@@ -240,13 +240,13 @@ class _Server(wsgi.Server):
     def wake(self) -> None:
         self._waker.wake()
 
-    def close(self) -> None:
+    def close(self, deadline: Deadline) -> None:
         """Close what lies in the selector and has nothing to say; the accept thread has left.
 
         A client that has just connected is about to: it would take its connection for broken.
         """
         waiting = self.listener.waiting_connections()
-        spared = self._find_speaking(waiting)
+        spared = self._find_speaking(waiting, deadline)
         for conn in spared:
             conn.is_spared = True
         self._connections.close()
@@ -258,7 +258,7 @@ class _Server(wsgi.Server):
             else:
                 conn.close()
 
-    def _find_speaking(self, conns: "list[_Connection]") -> "list[_Connection]":
+    def _find_speaking(self, conns: "list[_Connection]", deadline: Deadline) -> "list[_Connection]":
         """Return those of which something has come, or comes a moment after they connected."""
         poll = select.poll()
         by_number = {}
@@ -267,10 +267,11 @@ class _Server(wsgi.Server):
                 poll.register(conn.socket, select.POLLIN)
                 by_number[conn.socket.fileno()] = conn
         new = {number for number, conn in by_number.items() if conn.is_new}
-        deadline = Deadline(_NEW_SECONDS)
+        remaining = deadline.remaining()
+        patience = Deadline(_NEW_SECONDS if remaining is None else min(_NEW_SECONDS, remaining))
         speaking = {}
         while by_number:
-            wait = 1000 * (deadline.remaining() or 0.0) if new else 0
+            wait = 1000 * (patience.remaining() or 0.0) if new else 0
             found = poll.poll(wait)
             if not found:
                 break
@@ -395,7 +396,7 @@ class _Connection(server.HTTPConnection):
     @property
     def is_new(self) -> bool:
         """Whether its client connected just now, and has not asked for anything yet."""
-        return not self.has_asked and time.monotonic() < self._began + 1.0
+        return not self.has_asked and time.monotonic() < self._began + _NEW_SECONDS
 
     @property
     def last_used(self) -> float:

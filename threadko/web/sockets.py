@@ -102,6 +102,7 @@ class WebSocket:
         self.events = 0  # what the selector waits for; the loop's
         self._loop = loop
         self._unsent: deque[bytes] = deque()
+        self._ends = False  # whether nothing follows what is unsent
         self._message = bytearray()  # what has come of a message in parts
         self._is_text = True
 
@@ -223,12 +224,11 @@ class WebSocket:
 
     def _flush(self) -> list[str]:
         """Send without waiting what the protocol has to send. The lock is held."""
-        ends = False
         for data in self.protocol.data_to_send():
             if data:
                 self._unsent.append(data)
             else:
-                ends = True
+                self._ends = True
         try:
             while self._unsent:
                 data = self._unsent[0]
@@ -237,8 +237,9 @@ class WebSocket:
                     self._unsent[0] = data[sent:]
                 else:
                     self._unsent.popleft()
-            if ends and not isinstance(self.sock, ssl.SSLSocket):
-                self.sock.shutdown(socket.SHUT_WR)
+            if self._ends:
+                self._ends = False
+                self._send_end()
         except _NOT_NOW:
             pass
         except (OSError, ValueError):
@@ -247,6 +248,13 @@ class WebSocket:
             log_safely(_log, logging.WARNING, "websocket %s does not keep up", self.socket_id)
             self._break()
         return []
+
+    def _send_end(self) -> None:
+        """Tell the other side that nothing follows; it closes the connection. The lock is held."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):  # what it sends, it sends; the answer is not awaited
+                self.sock.unwrap()
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def _break(self) -> None:
         """Cut it off; the loop, which has to look at it then, forgets it. The lock is held."""
