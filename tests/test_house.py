@@ -44,8 +44,8 @@ FLOORS: list[dict[str, str]] = [
         "messaging": "",
         "rpc": "protocol requests calls client options probe request replies caller server "
         "providers",
-        "web": "routes responses parser cors streams addresses exchange wsgi threads listener "
-        "server handlers hub sockets websocket",
+        "web": "routes responses parser cors streams addresses exchange wsgi threads gateway "
+        "connection listener server handlers hub sockets websocket",
         "containers": "observers inspection lifecycle exits hooks worker managed watch workforce "
         "container",
     },
@@ -77,7 +77,7 @@ ROOF = ("cli", "compat", "contrib", "standalone", "testing")
 
 # The rooms in which a library may be named; everywhere else it is walled off.
 WALLS: dict[str, tuple[str, ...]] = {
-    "cheroot": ("web.listener",),
+    "cheroot": ("web.gateway", "web.connection", "web.listener"),
     "click": ("cli",),
     "msgpack": ("serialization.msgpack_codec",),
     "pickle": ("serialization.codecs",),

@@ -475,7 +475,7 @@ ROWS = (
         "slowloris: trickle",
         (
             "faults/test_web.py::test_trickling_client_is_cut_off_and_no_worker_runs_for_it",
-            "web/test_listener.py::test_slow_senders_hold_nobody_up_and_are_cut_off",
+            "web/test_connection.py::test_slow_senders_hold_nobody_up_and_are_cut_off",
         ),
     ),
     Row(
@@ -483,8 +483,8 @@ ROWS = (
         "slow body / never-reading client",
         (
             "faults/test_web.py::test_trickling_client_is_cut_off_and_no_worker_runs_for_it",
-            "web/test_listener.py::test_client_that_does_not_read_holds_no_worker",
-            "web/test_listener.py::test_clients_that_do_not_read_leave_threads_to_the_others",
+            "web/test_gateway.py::test_client_that_does_not_read_holds_no_worker",
+            "web/test_gateway.py::test_clients_that_do_not_read_leave_threads_to_the_others",
         ),
     ),
     Row(
@@ -492,14 +492,14 @@ ROWS = (
         "header/URI/body too large",
         (
             "faults/test_web.py::test_limits_hold_to_the_byte",
-            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_connection.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
         ),
     ),
     Row(
         56,
         "bad chunking",
         (
-            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_connection.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
             "web/test_parser.py::test_bad_requests_are_refused",
         ),
     ),
@@ -507,8 +507,8 @@ ROWS = (
         57,
         "smuggling",
         (
-            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
-            "web/test_listener.py::test_good_shapes_are_answered_one_after_the_other",
+            "web/test_connection.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_connection.py::test_good_shapes_are_answered_one_after_the_other",
             "web/test_parser.py::test_nothing_can_hide_in_a_body",
         ),
     ),
@@ -517,7 +517,7 @@ ROWS = (
         "path traversal, %00, bad UTF-8",
         (
             "faults/test_web.py::test_path_is_a_text_for_a_route_and_never_a_file",
-            "web/test_listener.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
+            "web/test_connection.py::test_bad_shapes_get_their_status_once_and_cost_nothing",
         ),
     ),
     Row(
@@ -532,12 +532,12 @@ ROWS = (
     Row(
         60,
         "client leaves mid-response",
-        ("web/test_listener.py::test_client_that_leaves_closes_the_stream",),
+        ("web/test_gateway.py::test_client_that_leaves_closes_the_stream",),
     ),
     Row(
         61,
         "handler BaseException in HTTP",
-        ("web/test_listener.py::test_handler_that_raises_anything_leaves_the_server_serving",),
+        ("web/test_gateway.py::test_handler_that_raises_anything_leaves_the_server_serving",),
     ),
     Row(
         62,

@@ -1,9 +1,8 @@
-"""The listener with real sockets: hostile shapes, dawdlers, those who leave, descriptors."""
+"""The listener with real sockets: those who say nothing, too many of them, TLS, descriptors."""
 
 import concurrent.futures
 import contextlib
 import os
-import re
 import socket
 import ssl
 import subprocess
@@ -19,79 +18,13 @@ import trustme
 
 from tests.containers.dummies import Gate
 from tests.support.timing import TIMEOUT
-from tests.web.client import RawClient, ask, meet
-from tests.web.shapes import BAD, CUT, GOOD, POST
+from tests.web.client import RawClient, ask
+from tests.web.services import FINE, Echo, url
 from threadko.concurrency.deadline import Deadline
 from threadko.web.addresses import BindAddress, open_door
 from threadko.web.handlers import http
 from threadko.web.listener import HttpListener
 from threadko.web.parser import Limits
-
-LIMITS = {"HTTP_MAX_HEADER_SIZE": 4096, "HTTP_MAX_BODY_SIZE": 1024}
-FINE = b"GET /echo?fine HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-class Echo:
-    name = "echo"
-    meeting = threading.Barrier(4)
-
-    @http("GET,POST", "/echo")
-    def echo(self, request):
-        detail = request.get_data() or request.query_string
-        return request.method.encode() + b" " + request.path.encode() + b" " + detail
-
-    @http("GET", "/meet")
-    def meet(self, request):
-        self.meeting.wait(TIMEOUT)
-        return "met"
-
-
-def url(address, path="/echo"):
-    return f"http://{address}{path}"
-
-
-def test_bad_shapes_get_their_status_once_and_cost_nothing(serve, caplog, figure):
-    _, address = serve(Echo, max_workers=4, **LIMITS)
-    meet(address, 4)
-    before = threading.enumerate()
-    for data, status in BAD:
-        answer = ask(address, data + FINE)
-        assert answer.startswith(b"HTTP/1.1 %d " % status), (data, answer)
-        assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) == 1, data
-        assert b"Connection: close" in answer
-        assert b"Traceback" not in answer
-    for data in CUT:
-        assert ask(address, data) == b"", data
-    assert "Traceback" not in caplog.text
-    with RawClient(address) as client:
-        client.send(FINE)
-        assert client.read_response() == (200, b"GET /echo fine")
-    meet(address, 4)
-    assert set(before) <= set(threading.enumerate())
-    assert len(BAD) >= 120
-    figure("http", f"{len(BAD)} shapes, one response each, no traceback, no thread lost")
-
-
-def test_good_shapes_are_answered_one_after_the_other(serve, connect):
-    _, address = serve(Echo, **LIMITS)
-    for data, body in GOOD:
-        assert ask(address, data).endswith(b"\r\n\r\n" + body)
-    client = connect(address)
-    kept = [(data, body) for data, body in GOOD if b"HTTP/1.0" not in data]
-    client.send(b"".join(data for data, _ in kept))
-    for _, body in kept:
-        assert client.read_response() == (200, body)
-
-
-def test_slow_senders_hold_nobody_up_and_are_cut_off(serve, connect):
-    _, address = serve(Echo, max_workers=2, HTTP_WAITERS=1, HTTP_REQUEST_TIMEOUT=1.5)
-    slow = [connect(address) for _ in range(100)]
-    for number, client in enumerate(slow):
-        client.send([b"GET /ec", POST + b"Content-Length: 9\r\n\r\nhel"][number % 2])
-    for _ in range(20):
-        assert requests.get(url(address), timeout=TIMEOUT).status_code == 200
-    for client in slow:
-        assert client.read_to_end().startswith(b"HTTP/1.1 408 ")
 
 
 def test_silent_connections_hold_no_thread_and_are_closed(serve, connect):
@@ -116,15 +49,6 @@ def test_too_many_connections_get_503(serve, connect):
         pass
 
 
-def test_continue_is_sent_before_the_body(serve, connect):
-    _, address = serve(Echo)
-    client = connect(address)
-    client.send(POST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
-    assert client.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
-    client.send(b"hello")
-    assert client.read_response() == (200, b"POST /echo hello")
-
-
 def test_httpx_sends_in_chunks_over_kept_connections(serve):
     _, address = serve(Echo)
     with httpx.Client(base_url=f"http://{address}", timeout=TIMEOUT, trust_env=False) as client:
@@ -134,56 +58,6 @@ def test_httpx_sends_in_chunks_over_kept_connections(serve):
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             texts = list(pool.map(lambda n: client.get(f"/echo?{n}").text, range(500)))
     assert texts == [f"GET /echo {number}" for number in range(500)]
-
-
-class Stream:
-    name = "stream"
-    closed = threading.Event()
-    began = threading.Event()
-
-    @http("GET", "/endless")
-    def endless(self, request):
-        try:
-            while True:
-                yield b"x" * 1000
-                self.began.set()
-        finally:
-            self.closed.set()
-
-    @http("GET", "/large")
-    def large(self, request):
-        return b"x" * 50_000_000
-
-    @http("GET", "/larger-than-buffers")
-    def larger(self, request):
-        return b"x" * 10_000_000
-
-    @http("GET", "/fine")
-    def fine(self, request):
-        return "fine"
-
-
-def test_client_that_leaves_closes_the_stream(serve, connect, caplog):
-    Stream.closed.clear()
-    _, address = serve(Stream, max_workers=1)
-    client = connect(address)
-    client.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert Stream.began.wait(TIMEOUT)
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    client.sock.close()
-    assert Stream.closed.wait(TIMEOUT)
-    assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
-    assert "Traceback" not in caplog.text
-
-
-def test_client_that_does_not_read_holds_no_worker(serve, connect):
-    _, address = serve(Stream, max_workers=1, HTTP_REQUEST_TIMEOUT=2.0)
-    client = connect(address)
-    client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
-    # It is cut off: far less than all has come, and then the end.
-    threading.Event().wait(2.5)
-    assert len(client.read_to_end()) < 50_000_000
 
 
 def test_tls_and_plain_bytes_on_it(serve, connect, tmp_path):
@@ -250,44 +124,9 @@ def test_full_pool_says_503_and_serves_again(serve):
     assert requests.get(url(address, "/slow"), timeout=TIMEOUT).text == "done"
 
 
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_handler_that_raises_anything_leaves_the_server_serving(serve, kind):
-    class Leaving:
-        name = "leaving"
-
-        @http("GET", "/leave")
-        def leave(self, request):
-            raise kind("secret")
-
-        @http("GET", "/stream")
-        def stream(self, request):
-            yield "part"
-            raise kind("secret")
-
-    _, address = serve(Leaving)
-    for _ in range(30):
-        response = requests.get(url(address, "/leave"), timeout=TIMEOUT)
-        assert (response.status_code, response.text) == (500, "Error: internal server error\n")
-    answer = ask(address, b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert answer.endswith(b"4\r\npart\r\n")  # no end of the chunks: it is not complete
-    assert b"secret" not in answer
-
-
-def test_access_log_has_a_line_for_each_request(serve, caplog):
-    caplog.set_level("INFO", logger="threadko.access")
-    _, address = serve(Echo)
-    ask(address, FINE)
-    ask(address, b"nonsense\r\n\r\n")
-    lines = []
-    while len(lines) < 2:  # written when the response has left
-        lines = [each.getMessage() for each in caplog.records if each.name == "threadko.access"]
-    assert lines[0].startswith('127.0.0.1 "GET /echo?fine" 200 ')
-    assert lines[1] == '127.0.0.1 "-" 400 the request line is malformed'
-
-
 STARVING = """
 import resource, sys
-from tests.web.test_listener import Echo
+from tests.web.services import Echo
 from threadko.containers import ServiceContainer
 
 container = ServiceContainer(Echo, config={"WEB_SERVER_ADDRESS": "127.0.0.1:0", "max_workers": 2})
@@ -356,62 +195,6 @@ def test_waiting_counts_from_arrival_however_many_wait(serve):
         assert time.monotonic() - begun < 5 * wait  # two at a time would take ten times that
         gate.released.set()
         assert first.read_response() == (200, b"done")
-
-
-def test_clients_that_do_not_read_leave_threads_to_the_others(serve, connect):
-    _, address = serve(Stream, max_workers=2, HTTP_WAITERS=1, HTTP_QUEUE_TIMEOUT=TIMEOUT)
-    for _ in range(20):
-        connect(address).send(b"GET /larger-than-buffers HTTP/1.1\r\nHost: a\r\n\r\n")
-    for _ in range(20):
-        assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
-
-
-def test_clients_that_send_without_end_leave_their_turn_to_others(serve, connect):
-    _, address = serve(Echo, max_workers=1, HTTP_WAITERS=1)
-    done = threading.Event()
-
-    def send(client):
-        with contextlib.suppress(OSError):
-            while not done.is_set():
-                client.send(FINE * 500)
-
-    def read(client):
-        while client.receive():
-            pass
-
-    players = []
-    floods = [connect(address) for _ in range(4)]
-    for client in floods:
-        for act in (send, read):
-            players.append(threading.Thread(target=act, args=(client,), daemon=True))
-            players[-1].start()
-    for _ in range(20):
-        with RawClient(address) as client:
-            client.send(FINE)
-            assert client.read_response() == (200, b"GET /echo fine")
-    done.set()
-    for client in floods:
-        client.sock.shutdown(socket.SHUT_RDWR)
-    for player in players:
-        player.join(TIMEOUT)
-
-
-def test_part_of_a_request_behind_another_has_its_deadline(serve, connect):
-    _, address = serve(Echo, HTTP_REQUEST_TIMEOUT=0.3, HTTP_IDLE_TIMEOUT=10 * TIMEOUT)
-    client = connect(address)
-    client.send(FINE + b"GET /ec")
-    assert client.read_response() == (200, b"GET /echo fine")
-    assert client.read_to_end().startswith(b"HTTP/1.1 408 ")
-
-
-def test_access_log_is_of_one_line_whatever_is_asked_for(serve, caplog):
-    caplog.set_level("INFO", logger="threadko.access")
-    _, address = serve(Echo)
-    ask(address, b'GET /\x85\x9b2J\xe4" HTTP/1.1\r\nHost: a\r\n\r\n')
-    lines = []
-    while not lines:
-        lines = [each.getMessage() for each in caplog.records if each.name == "threadko.access"]
-    assert lines[0].startswith('127.0.0.1 "GET /\\x85\\x9b2J\\xe4%22" 404 ')
 
 
 @pytest.fixture

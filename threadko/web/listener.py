@@ -18,20 +18,16 @@ when no worker runs any more, `end` (the threads leave, what is still open is br
 
 import contextlib
 import errno
-import io
 import logging
 import select
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any, Final
 
-from cheroot import connections, server, wsgi
+from cheroot import connections, wsgi
 from cheroot.errors import FatalSSLAlert
 from cheroot.ssl import Adapter
 
@@ -40,25 +36,15 @@ from threadko.concurrency.stopping import StopEvent
 from threadko.concurrency.threads import start_thread
 from threadko.utils.safelog import log_safely
 from threadko.web.addresses import Door, UnixAddress
-from threadko.web.exchange import EXCHANGE, StreamBrokenError, WorkerAbandoned
-from threadko.web.parser import Limits, MalformedError, Request, RequestReader
-from threadko.web.responses import check_head
-from threadko.web.streams import Stream
+from threadko.web.connection import NEW_SECONDS, HttpConnection
+from threadko.web.parser import Limits
 from threadko.web.threads import RequestThreads
 
-__all__ = ["ARRIVED", "CONNECTION", "HttpListener"]
+__all__ = ["HttpListener"]
 
 _log = logging.getLogger(__name__)
-_access_log = logging.getLogger("threadko.access")
-
-#: Where an environ keeps the moment (monotonic seconds) at which its request was there.
-ARRIVED: Final = "threadko.arrived"
-#: Where an environ keeps its connection, for a protocol that takes it over.
-CONNECTION: Final = "threadko.connection"
 
 _BREATH_SECONDS: Final = 0.05  # guessed: without descriptors left, the next accept fails as well
-_DRAIN_BYTES: Final = 1024 * 1024
-_NEW_SECONDS: Final = 1.0  # guessed: within which the request follows a connection
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -98,7 +84,7 @@ class HttpListener:
         self.threads = RequestThreads(f"threadko-http-{door.address}", _serve)
         self.closing = StopEvent()
         self.is_closed = False
-        self._open: set[_Connection] = set()  # only added to and discarded from, each one step
+        self._open: set[HttpConnection] = set()  # only added to and discarded from, each one step
         self._server = _Server(self, app, tls)
         self._accepting: threading.Thread | None = None
 
@@ -140,20 +126,20 @@ class HttpListener:
             if chosen(connection.exchange):
                 connection.stream.abort()
 
-    def waiting_connections(self) -> "list[_Connection]":
+    def waiting_connections(self) -> list[HttpConnection]:
         """Return those of which nothing is being served."""
         return [connection for connection in self._open.copy() if connection.is_waiting]
 
-    def entered(self, connection: "_Connection") -> None:
+    def entered(self, connection: HttpConnection) -> None:
         """Note a new connection."""
         self._open.add(connection)
 
-    def left(self, connection: "_Connection") -> None:
+    def left(self, connection: HttpConnection) -> None:
         """Forget a connection."""
         self._open.discard(connection)
 
 
-def _serve(connection: "_Connection") -> None:
+def _serve(connection: HttpConnection) -> None:
     keep = False
     try:
         keep = connection.communicate()
@@ -208,8 +194,7 @@ class _Server(wsgi.Server):
         # cheroot keeps every server that ever was in a dictionary of the process.
         getattr(logging, "statistics", {}).pop(f"Cheroot HTTPServer {id(self)}", None)
         self.listener = listener
-        self.ConnectionClass = _Connection
-        self.gateway = _Gateway
+        self.ConnectionClass = HttpConnection
         self.requests = listener.threads
         self.timeout = listener.idle_timeout
         self.keep_alive_conn_limit = None  # type: ignore[assignment]
@@ -258,7 +243,9 @@ class _Server(wsgi.Server):
             else:
                 conn.close()
 
-    def _find_speaking(self, conns: "list[_Connection]", deadline: Deadline) -> "list[_Connection]":
+    def _find_speaking(
+        self, conns: list[HttpConnection], deadline: Deadline
+    ) -> list[HttpConnection]:
         """Return those of which something has come, or comes a moment after they connected."""
         poll = select.poll()
         by_number = {}
@@ -268,7 +255,7 @@ class _Server(wsgi.Server):
                 by_number[conn.socket.fileno()] = conn
         new = {number for number, conn in by_number.items() if conn.is_new}
         remaining = deadline.remaining()
-        patience = Deadline(_NEW_SECONDS if remaining is None else min(_NEW_SECONDS, remaining))
+        patience = Deadline(NEW_SECONDS if remaining is None else min(NEW_SECONDS, remaining))
         speaking = {}
         while by_number:
             wait = 1000 * (patience.remaining() or 0.0) if new else 0
@@ -365,310 +352,3 @@ class _TlsAdapter(Adapter):
 
     def makefile(self, sock: socket.socket, mode: str = "r", bufsize: int = -1) -> Any:
         raise TypeError("a connection makes its own file, and asks no adapter for one")
-
-
-class _Connection(server.HTTPConnection):
-    """One connection: requests in, responses out, until either side has enough."""
-
-    def __init__(self, server: _Server, sock: socket.socket, makefile: Any = None) -> None:
-        listener = server.listener
-        self.listener = listener
-        self.stream = Stream(sock, listener.request_timeout)
-        super().__init__(server, sock, lambda *args: self.stream)
-        self.reader = RequestReader(listener.limits)
-        self.spoken = False
-        self.has_asked = False
-        #: When what is to be answered next was there.
-        self.arrived = time.monotonic()
-        #: Whether a part of what has come is still to be answered, but it is the turn of others.
-        self.has_more = False
-        #: What the request that is being answered runs in; set by whoever begins it.
-        self.exchange: Any = None
-        self._began = time.monotonic()
-        self._deadline = self._began + listener.idle_timeout
-        self._is_closed = False
-        #: Whether it lies in the selector.
-        self.is_waiting = False
-        #: Whether cheroot is not to close it with the others.
-        self.is_spared = False
-        listener.entered(self)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether its client connected just now, and has not asked for anything yet."""
-        return not self.has_asked and time.monotonic() < self._began + _NEW_SECONDS
-
-    @property
-    def last_used(self) -> float:
-        """For cheroot, which closes what is older than a while: of any age, or of none."""
-        return float("-inf") if time.monotonic() >= self._deadline else float("inf")
-
-    @last_used.setter
-    def last_used(self, moment: float) -> None:
-        pass
-
-    def communicate(self) -> bool:
-        """Answer what has come; False if the connection is to be closed."""
-        try:
-            while True:
-                request = self.reader.next()
-                if request is not None:
-                    self.has_asked = True
-                    if not self._answer(request):
-                        return False
-                    listener, self.arrived = self.listener, time.monotonic()
-                    begun = self.reader.begun
-                    timeout = listener.request_timeout if begun else listener.idle_timeout
-                    self._deadline = self.arrived + timeout
-                    self.has_more = begun and listener.threads.is_short
-                    if self.has_more:
-                        return True
-                    continue
-                data = self.stream.receive()
-                if data is None:
-                    if self.reader.ask_continue():
-                        self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                        self.stream.flush()
-                    return True
-                if not data:
-                    return False
-                if not self.reader.begun:
-                    self._deadline = time.monotonic() + self.listener.request_timeout
-                self.reader.feed(data)
-        except MalformedError as error:
-            self.refuse(error.status, error.reason)
-        except (WorkerAbandoned, StreamBrokenError):
-            pass  # what was sent so far must not look complete
-        except OSError as error:
-            log_safely(_log, logging.DEBUG, "a client has gone: %s", error)
-        return False
-
-    def refuse(self, status: int, reason: str, drain: bool = True) -> None:
-        """Answer what is no request that could be served; the connection is closed then."""
-        phrase = HTTPStatus(status).phrase
-        body = f"Error: {reason}\n"
-        head = [f"HTTP/1.1 {status} {phrase}", "Connection: close", f"Content-Length: {len(body)}"]
-        head.append("Content-Type: text/plain; charset=utf-8")
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            head.append("Retry-After: 1")
-        self.stream.send_if_possible("\r\n".join([*head, "", body]).encode())
-        if drain:
-            self.stream.drain(_DRAIN_BYTES)
-        if self.listener.logs_access and _access_log.isEnabledFor(logging.INFO):
-            log_safely(_access_log, logging.INFO, '%s "-" %d %s', self.client, status, reason)
-
-    def take_over(self) -> tuple[socket.socket, bytes]:
-        """Return the socket, and what came behind the request, for another protocol."""
-        self.linger = True
-        self.listener.left(self)
-        return self.socket, self.reader.take_rest()
-
-    @property
-    def client(self) -> str:
-        """The address of the other side, for logs."""
-        return self.remote_addr or "unix"
-
-    def close(self) -> None:
-        if self._is_closed or self.is_spared:
-            return
-        self._is_closed = True
-        self.listener.left(self)
-        if self.reader.begun and not self.linger and self._deadline <= time.monotonic():
-            self.refuse(408, "the request did not come in time", drain=False)
-        self.stream.close()
-        if not self.linger:
-            self.stream.abort()
-            self.socket.close()
-
-    def _answer(self, request: Request) -> bool:
-        begun = time.monotonic()
-        sent_before = self.stream.sent
-        answer = _Answer(self.server, self, request)
-        try:
-            answer.respond()
-        finally:
-            self.exchange = None
-            self.stream.on_wait = None
-            if self.listener.logs_access and _access_log.isEnabledFor(logging.INFO):
-                log_safely(
-                    _access_log,
-                    logging.INFO,
-                    '%s "%s %s" %s %d %.1f ms',
-                    self.client,
-                    request.method,
-                    _make_printable(request.target),
-                    bytes(answer.status[:3]).decode("latin-1") or "-",
-                    self.stream.sent - sent_before,
-                    1000 * (time.monotonic() - begun),
-                )
-        return not answer.close_connection and not self.linger
-
-
-def _make_printable(target: str) -> str:
-    """Return what stands in one line, whoever reads it, and between quotes."""
-    if not target.isascii():
-        target = target.encode("ascii", "backslashreplace").decode()
-    return target.replace('"', "%22")
-
-
-class _Answer(server.HTTPRequest):
-    """cheroot's request, of which only the response is left to do."""
-
-    def __init__(self, server: _Server, conn: _Connection, request: Request) -> None:
-        super().__init__(server, conn)
-        self.request = request
-        self.status: Any = b""  # bytes, whatever the stub says
-        self.method = request.method.encode("latin-1")
-        self.response_protocol = "HTTP/1.1" if request.version == 11 else "HTTP/1.0"
-        self.close_connection = not request.keep_alive
-        self.rfile = io.BytesIO(request.body)
-        self.ready = True
-
-    def respond(self) -> None:
-        _Gateway(self).respond()
-
-
-class _Gateway(wsgi.Gateway_10):
-    """Between cheroot's request and a WSGI application."""
-
-    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
-        answer = self.req
-        request: Request = answer.request
-        connection: _Connection = answer.conn
-        owner = connection.server
-        bind_addr = owner.bind_addr
-        is_unix = isinstance(bind_addr, str)
-        return {
-            "ACTUAL_SERVER_PROTOCOL": "HTTP/1.1",
-            "PATH_INFO": request.path,
-            "QUERY_STRING": request.query,
-            "REMOTE_ADDR": connection.remote_addr or "",
-            "REMOTE_PORT": str(connection.remote_port or ""),
-            "REQUEST_METHOD": request.method,
-            "REQUEST_URI": request.target,
-            "SCRIPT_NAME": "",
-            "SERVER_NAME": "localhost" if is_unix else bind_addr[0],
-            "SERVER_PORT": "" if is_unix else str(bind_addr[1]),
-            "SERVER_PROTOCOL": answer.response_protocol,
-            "SERVER_SOFTWARE": "threadko",
-            "wsgi.errors": sys.stderr,
-            "wsgi.input": answer.rfile,
-            "wsgi.input_terminated": True,
-            "wsgi.multiprocess": False,
-            "wsgi.multithread": True,
-            "wsgi.run_once": False,
-            "wsgi.url_scheme": "http" if owner.ssl_adapter is None else "https",
-            "wsgi.version": (1, 0),
-            ARRIVED: connection.arrived,
-            CONNECTION: connection,
-            **request.headers,
-        }
-
-    def respond(self) -> None:
-        answer, connection = self.req, self.req.conn
-        body: Iterable[bytes] = ()
-        try:
-            body = answer.server.wsgi_app(self.env, self.start_response)
-            if connection.linger:
-                return  # another protocol has taken the connection over
-            self._send(body)
-        except (OSError, WorkerAbandoned, StreamBrokenError):
-            answer.close_connection = True
-            raise
-        except BaseException as error:
-            log_safely(_log, logging.ERROR, "a request failed", exc_info=error)
-            answer.close_connection = True
-            if answer.sent_headers:
-                raise StreamBrokenError from error
-            connection.refuse(500, "internal server error")
-            answer.sent_headers, answer.status = True, b"500"
-        finally:
-            if not connection.linger:
-                self._close(body)
-        if self.remaining_bytes_out and self.req.method != b"HEAD":
-            status = answer.status[:3]
-            if status not in (b"304", b"500"):
-                answer.close_connection = True  # the client would wait for what never comes
-
-    def _send(self, body: Iterable[bytes]) -> None:
-        exchange = self.env.get(EXCHANGE)
-        if exchange is not None and exchange.streamed:
-            self._send_all(body, streamed=True)
-            return
-        stream, threads = self.req.conn.stream, self.req.conn.listener.threads
-        waits = False
-
-        def step_aside() -> None:
-            nonlocal waits
-            waits = True
-            # Clients that do not read hold neither a worker nor the threads of those who do.
-            threads.step_aside()
-            if exchange is not None:
-                exchange.finish()
-
-        stream.on_wait = step_aside
-        try:
-            self._send_all(body, streamed=False)
-        finally:
-            if waits:
-                threads.step_back()
-
-    def _send_all(self, body: Iterable[bytes], *, streamed: bool) -> None:
-        answer, stream = self.req, self.req.conn.stream
-        for chunk in body:
-            if chunk:
-                self.write(chunk)
-                if streamed:
-                    stream.flush()
-        answer.ensure_headers_sent()
-        if answer.chunked_write:
-            stream.write(b"0\r\n\r\n")
-        # The outcome leaves before the worker is torn down and its slot is given back.
-        stream.flush()
-
-    def _close(self, body: Iterable[bytes]) -> None:
-        try:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
-        except Exception as error:
-            log_safely(_log, logging.ERROR, "closing a response failed", exc_info=error)
-        finally:
-            exchange = self.env.get(EXCHANGE)
-            if exchange is not None:
-                exchange.finish()  # even if a middleware has kept the body to itself
-
-    def write(self, chunk: bytes) -> None:
-        if self.remaining_bytes_out is not None:
-            self.remaining_bytes_out -= len(chunk)
-            if self.remaining_bytes_out < 0:
-                raise ValueError("a response is longer than its Content-Length")
-        self.req.ensure_headers_sent()
-        self.req.write(chunk)
-
-    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
-        if not self.req.conn.linger:  # else it is not sent
-            check_head(status, headers)
-        for name, value in headers:
-            if name.lower() == "connection" and value.lower() == "close":
-                self.req.close_connection = True
-        if exc_info is not None:
-            self.req.outheaders.clear()
-            self.remaining_bytes_out = None
-        result = super().start_response(status, headers, exc_info)
-        if not any(name == b"Date" for name, _ in self.req.outheaders):
-            self.req.outheaders.append((b"Date", _format_date()))
-        return result
-
-
-_date: tuple[int, bytes] = (0, b"")  # replaced in one step by whoever needs it first
-
-
-def _format_date() -> bytes:
-    global _date
-    now = int(time.monotonic())
-    moment, text = _date
-    if moment != now or not text:
-        text = formatdate(usegmt=True).encode()
-        _date = (now, text)
-    return text

@@ -25,7 +25,8 @@ from threadko.extensions import ProviderCollector, SharedExtension
 from threadko.web.addresses import BindAddress, UnixAddress, open_door, parse_address
 from threadko.web.cors import Cors
 from threadko.web.exchange import EXCHANGE, Exchange
-from threadko.web.listener import ARRIVED, CONNECTION, HttpListener
+from threadko.web.gateway import ARRIVED, CONNECTION
+from threadko.web.listener import HttpListener
 from threadko.web.parser import Limits
 from threadko.web.routes import Routes
 from threadko.web.wsgi import ALLOWED, Provider, WsgiApp

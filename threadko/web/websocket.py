@@ -37,8 +37,8 @@ from threadko.extensions import (
     WorkerContext,
 )
 from threadko.web.exchange import refuse_for_now
+from threadko.web.gateway import CONNECTION
 from threadko.web.hub import Connection, Subscriptions
-from threadko.web.listener import CONNECTION
 from threadko.web.server import WebServer
 from threadko.web.sockets import MAX_UNSERVED, SocketLoop, WebSocket, shake_hands
 
