@@ -98,6 +98,13 @@ def test_containers_at_one_address_agree(serve, free_address):
         serve(Two, WEB_SERVER_ADDRESS=free_address, HTTP_MAX_BODY_SIZE=5)
 
 
+def test_certificate_that_cannot_be_loaded_is_named(serve, tmp_path):
+    (tmp_path / "empty.pem").touch()
+    files = {"certfile": str(tmp_path / "empty.pem"), "keyfile": "/absent.pem"}
+    with pytest.raises(ConfigurationError, match=r"HTTP_TLS: .*/empty.pem and /absent.pem cannot"):
+        serve(One, HTTP_TLS=files)
+
+
 def test_taken_address_is_one_line(serve):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

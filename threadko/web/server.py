@@ -299,5 +299,6 @@ def _make_context(tls: Any) -> ssl.SSLContext:
     try:
         context.load_cert_chain(tls["certfile"], tls.get("keyfile"), tls.get("password") or "")
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"HTTP_TLS: the certificate cannot be loaded: {error}") from error
+        files = " and ".join(str(tls[key]) for key in ("certfile", "keyfile") if tls.get(key))
+        raise ConfigurationError(f"HTTP_TLS: {files} cannot be loaded: {error}") from error
     return context
