@@ -41,7 +41,7 @@ FLOORS: list[dict[str, str]] = [
         "dependency_providers": "",
     },
     {
-        "messaging": "",
+        "messaging": "headers consumer publisher",
         "rpc": "protocol requests calls client options probe request replies caller server "
         "providers",
         "web": "routes responses parser cors streams addresses exchange wsgi threads gateway "

@@ -212,7 +212,7 @@ ROWS = (
         (
             "rpc/test_server.py::test_caller_is_told_what_the_method_raised",
             "faults/test_broker_limits.py::test_poison_leaves_a_quorum_queue_when_it_was_delivered_as_often_as_allowed",
-            "test_messaging.py::test_exhausted_message_lies_in_the_dead_queue_with_its_story",
+            "messaging/test_consumer.py::test_exhausted_message_lies_in_the_dead_queue_with_its_story",
             "amqp/test_intake.py::test_failed_message_comes_back_at_once_and_then_after_pauses",
         ),
     ),
@@ -222,7 +222,7 @@ ROWS = (
         (
             "rpc/test_server.py::test_service_lives_when_a_header_is_hostile",
             "faults/test_hostile_requests.py::test_request_is_dropped_when_its_headers_cannot_be_read",
-            "test_messaging.py::test_no_header_saves_a_message_from_its_dead_queue",
+            "messaging/test_consumer.py::test_no_header_saves_a_message_from_its_dead_queue",
         ),
     ),
     Row(
@@ -284,7 +284,7 @@ ROWS = (
         "worker raises BaseException/SystemExit/KeyboardInterrupt",
         (
             "rpc/test_server.py::test_caller_is_told_when_the_method_would_end_its_thread",
-            "test_messaging.py::test_error_of_any_kind_is_the_end_of_its_message_alone",
+            "messaging/test_consumer.py::test_error_of_any_kind_is_the_end_of_its_message_alone",
         ),
     ),
     Row(

@@ -1,0 +1,26 @@
+"""Names for the tests of messages."""
+
+import json
+
+import pytest
+
+from tests.support import amqp
+
+
+@pytest.fixture
+def queue_name(names):
+    return names.queue("consume")
+
+
+@pytest.fixture
+def send(broker_uri, queue_name):
+    def send(value, **options):
+        amqp.publish(
+            broker_uri,
+            json.dumps(value).encode(),
+            routing_key=queue_name,
+            content_type="application/json",
+            **options,
+        )
+
+    return send
