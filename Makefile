@@ -45,7 +45,7 @@ interop: $(VENV)/.test $(NAMEKOS) ## run the tests with real namekos, 2.14 and 3
 test-all: test $(VENV)/.drivers $(NAMEKOS) .venv-pythons/.done ## run all tests on RabbitMQ too, the long ones and those with real namekos
 	@$(WITH_NAMEKOS) $(WITH_PYTHONS) $(PYTEST_ON_RABBITMQ) $(PARALLEL) $(COVERAGE) -m "not bench"
 
-faults: $(VENV)/.drivers .venv-pythons/.done ## run the tests of the table of faults, print it row by row, write its figures to docs/figures.csv
+faults: $(VENV)/.drivers .venv-pythons/.done ## run the fault suite, print its table row by row, write its figures to docs/figures.csv
 	@$(WITH_PYTHONS) $(WITH_RABBITMQ) $(BIN)/python -m tests.faults $(PARALLEL) --figures docs/figures.csv
 
 soak: $(VENV)/.test ## call a million times while connections are cut and services restart, write what was seen to docs/soak.csv (CALLS=...)
@@ -85,8 +85,8 @@ oldest: .venv-oldest/.done ## run the tests with the oldest releases that requir
 package: $(VENV)/.test ## build the distributions into dist/; a test installs and tries such
 	@$(BIN)/python -m build --outdir dist .
 
-bench: $(VENV)/.drivers .venv-nameko3/.drivers ## measure threadko, nameko and bare pika side by side
-	@NAMEKO3_PYTHON=$(CURDIR)/.venv-nameko3/bin/python $(WITH_RABBITMQ) $(BIN)/python -m tests.benchmarks
+bench: $(VENV)/.drivers .venv-nameko3/.drivers ## measure threadko, nameko and bare pika side by side, write what was found to docs/bench.txt
+	@NAMEKO3_PYTHON=$(CURDIR)/.venv-nameko3/bin/python $(WITH_RABBITMQ) $(BIN)/python -m tests.benchmarks --report docs/bench.txt
 
 clean: ## remove what the other verbs made
 	rm -rf .venv .venv-nameko2 .venv-nameko3 .venv-oldest .venv-pythons build dist *.egg-info .coverage .coverage.* htmlcov

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -129,10 +130,23 @@ class Side:
 @click.option(
     "--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)), help="Only this."
 )
+@click.option("--report", type=click.File("w", lazy=True), help="Write the findings here too.")
 def main(
-    rounds: int, seconds: float, window: int, sides: Sequence[str], workloads: Sequence[str]
+    rounds: int,
+    seconds: float,
+    window: int,
+    sides: Sequence[str],
+    workloads: Sequence[str],
+    report: TextIO | None,
 ) -> None:
     """Measure RPC over the RabbitMQ at AMQP_URI and print rates, CPU per call and ratios."""
+
+    def tell(*texts: str) -> None:
+        for text in texts:
+            click.echo(text)
+            if report is not None:
+                click.echo(text, file=report)
+
     uri = os.environ.get("AMQP_URI", "amqp://guest:guest@localhost:5672")
     nameko_python = os.environ.get("NAMEKO3_PYTHON")
     sides = sides or SIDES
@@ -150,7 +164,7 @@ def main(
             stack.callback(side.stop)
             side.start(Path(folder))
             memory[name] = resident_mib(side.services[0].pid)
-        click.echo(machine(running))
+        tell(machine(running))
         for workload in workloads:
             turns = [name for name in WORKLOADS[workload] if name in running]
             for name in turns:
@@ -160,25 +174,16 @@ def main(
                     sample = running[name].measure(workload, seconds, window)
                     results[workload, name].append(sample)
                     click.echo(f"  {workload}, round {number}, {name}: {sample.rate:,.0f}/s")
-    click.echo(
-        f"\nBest of {rounds} rounds of {seconds:g} s; CPU of client and services per call.\n"
-    )
-    click.echo(format_rates(results, memory, workloads, sides))
-    click.echo()
-    click.echo(format_ratios(results, memory))
-    click.echo()
-    click.echo(describe_timer(seconds))
-    click.echo()
-    click.echo(describe_brokers(uri, seconds))
-    click.echo()
-    click.echo(describe_multiplied(uri, seconds, rounds))
+    tell(f"\nBest of {rounds} rounds of {seconds:g} s; CPU of client and services per call.\n")
+    tell(format_rates(results, memory, workloads, sides))
+    tell("", format_ratios(results, memory))
+    tell("", describe_timer(seconds))
+    tell("", describe_brokers(uri, seconds))
+    tell("", describe_multiplied(uri, seconds, rounds))
     if nameko_python:
-        click.echo()
-        click.echo(describe_web(nameko_python, seconds, rounds))
-        click.echo()
-        click.echo(describe_drivers(nameko_python, uri, rounds))
-        click.echo()
-        click.echo(describe_kit(nameko_python, uri))
+        tell("", describe_web(nameko_python, seconds, rounds))
+        tell("", describe_drivers(nameko_python, uri, rounds))
+        tell("", describe_kit(nameko_python, uri))
 
 
 def machine(running: Mapping[str, Side]) -> str:

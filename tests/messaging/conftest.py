@@ -1,4 +1,4 @@
-"""Names for the tests of messages."""
+"""A queue of its own for each test of messages, and what sends to it."""
 
 import json
 

@@ -2,7 +2,7 @@
 
 That is each line of a literal block, and each literal in the text, that begins with the name of a
 program. The files that a page includes are read like literal blocks; there commands stand in
-comments. Names in the text, such as ``threadko run``, and forms, such as ``threadko dead list
+comments. A .txt is what a command has printed. Names in the text, such as ``threadko run``, and forms, such as ``threadko dead list
 QUEUE``, are found as well; `is_form` tells them apart.
 """
 
@@ -84,7 +84,7 @@ def read_commands(page: str, *, folder: Path) -> Iterator[Command]:
                 yield from _read_block(block, is_console=bool(code) and code[1] in CONSOLES)
         elif included:
             path = folder / included[1]
-            if path.suffix != ".rst":
+            if path.suffix not in (".rst", ".txt"):
                 yield from _read_block(
                     [
                         re.sub(r"^(#|\"\"\") ?", "", line)
