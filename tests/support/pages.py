@@ -2,8 +2,8 @@
 
 That is each line of a literal block, and each literal in the text, that begins with the name of a
 program. The files that a page includes are read like literal blocks; there commands stand in
-comments. A .txt is what a command has printed. Names in the text, such as ``threadko run``, and forms, such as ``threadko dead list
-QUEUE``, are found as well; `is_form` tells them apart.
+comments, and a .txt is what a command has printed. Names in the text, such as ``threadko run``, and
+forms, such as ``threadko dead list QUEUE``, are found as well; `is_form` tells them apart.
 """
 
 import re
