@@ -60,6 +60,16 @@ def test_orders_are_signals_to_itself(parent, signals):
     assert signals.get(timeout=TIMEOUT) == (os.getpid(), signal.SIGUSR1)
 
 
+def test_orders_in_a_row_are_all_heard_once_somebody_listens(parent, signals):
+    heard = queue.SimpleQueue()
+    parent.child.hear_with(heard.put)
+    for _ in range(2):
+        parent.channel.send({"order": "signal", "number": signal.SIGINT})
+    assert [heard.get(timeout=TIMEOUT) for _ in range(2)] == [signal.SIGINT] * 2
+    assert signals.empty()
+    parent.child.hear_with(lambda number: os.kill(os.getpid(), number))
+
+
 def test_it_tells_how_it_goes(parent):
     parent.child.tell_imported({"/a"}, succeeded=True)
     parent.child.tell_ready()

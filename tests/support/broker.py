@@ -11,6 +11,7 @@ A node belongs to one thread at a time.
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -276,15 +277,28 @@ def find_server() -> str | None:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return different ports that were free on loopback just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return different ports that were free on loopback just now.
+
+    The system gives none of them to somebody who wants any: to connect, or to listen.
+    """
+    found: list[int] = []
+    choose = random.SystemRandom()  # not seeded, as hypothesis does with the common one
+    with contextlib.ExitStack() as stack:
+        while len(found) < count:
+            port = choose.randrange(*_find_spared())
+            taken = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
+
+
+def _find_spared() -> tuple[int, int]:
+    """Return from where to where are ports that the system does not give away."""
+    lowest, end = 10_000, 32_768
+    with contextlib.suppress(OSError):
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return lowest, max(end, 2 * lowest)  # some systems give away all that there are
 
 
 def is_reachable(uri: str) -> bool:

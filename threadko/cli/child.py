@@ -1,7 +1,8 @@
 """The end of a child process of `threadko run`: it takes orders, and tells how it goes.
 
-Orders are numbers of signals, which it sends to itself: so that they are heard at every stage, as
-those of a terminal are. It does the same when its parent has gone without a word.
+Orders are numbers of signals. It sends them to itself, so that they are heard while it is still
+importing, as those of a terminal are; but of two in a row the system may deliver one, so that once
+there is somebody to tell of them they go there. Its parent's going without a word is a SIGTERM.
 
 Threads that meet here: the channel's reader hears the parent and must not wait, so each question is
 answered on a thread of its own; `open_door` is called by threads that start containers, and waits.
@@ -42,6 +43,8 @@ class Child:
         self._lock = threading.Lock()  # guards _doors and _is_orphan
         self._doors: dict[str, Future[Door]] = {}
         self._is_orphan = False
+        # Replaced in one step by the main thread, called by the channel's.
+        self._hear: Callable[[int], object] = _signal_itself
         sock = socket.socket(fileno=descriptor)
         sock.set_inheritable(False)
         self._channel = Channel(sock, on_message=self._on_message, on_end=self._on_end)
@@ -60,6 +63,10 @@ class Child:
     def tell_imported(self, folders: Iterable[str], *, succeeded: bool) -> None:
         """Say that the modules were imported, or that this has failed, and where sources are."""
         self._channel.send({"tell": "imported", "folders": list(folders), "succeeded": succeeded})
+
+    def hear_with(self, hear: Callable[[int], object]) -> None:
+        """Have `hear` called with each order from now on; it must not wait."""
+        self._hear = hear
 
     def answer_with(self, answers: Answers) -> None:
         """Answer questions of the parent."""
@@ -92,7 +99,7 @@ class Child:
         if order == "welcome":
             self._welcome.set_result(message)
         elif order == "signal":
-            os.kill(os.getpid(), message["number"])
+            self._hear(message["number"])
         elif order == "door":
             self._take_door(message, descriptor)
         elif order == "answer":
@@ -127,4 +134,8 @@ class Child:
             doors, self._doors = list(self._doors.values()), {}
         for door in doors:
             door.set_exception(ContainerStopped("the parent process has ended"))
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._hear(signal.SIGTERM)
+
+
+def _signal_itself(number: int) -> None:
+    os.kill(os.getpid(), number)

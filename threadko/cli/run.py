@@ -221,6 +221,8 @@ def _serve(
             stack.enter_context(Backdoor(backdoor, {"runner": runner}))
         stack.enter_context(advising(BrokerSettings.from_config(config).uri))
         leave_early.check()
+        if child is not None:
+            child.hear_with(shell.signal)
         return shell.run_with_signals()
 
 
