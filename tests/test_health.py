@@ -9,7 +9,7 @@ import requests
 
 from tests.conftest import pika_channel
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.events import EventDispatcher, event_handler
 from threadko.exceptions import ConfigurationError
 from threadko.extensions import DependencyProvider
@@ -63,14 +63,6 @@ def make_service(names):
         return Service
 
     return make
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + TIMEOUT
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < end, what
-        pause.wait(0.01)
 
 
 def test_container_is_ready_while_it_runs_and_says_what_else_it_does(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.cli import supervisor as supervisor_room
 from threadko.cli.supervisor import Supervisor, measure_pause
 
@@ -218,13 +218,6 @@ def test_stop_while_a_child_waits_to_be_started_again(family, monkeypatch):
     assert family.stop() == 1  # what it was started for is not done
 
 
-def wait_until(condition):
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end
-        threading.Event().wait(0.01)
-
-
 def test_health_is_asked_of_all(family):
     family.set_mode("ok hung")
     family.start(2)
@@ -247,15 +240,19 @@ def test_child_that_does_not_answer_is_not_ready(family, monkeypatch):
     assert family.stop() == 0
 
 
-def test_child_that_ends_while_it_is_asked_is_told_of(family):
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [("find_troubles", ["process 1: it has ended"]), ("find_hangs", [])],  # it hangs no longer
+)
+def test_child_that_ends_while_it_is_asked_is_not_waited_for(family, ask, told):
     family.start(1)
     pid = family.wait_pid(1)
     os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor() as executor:
-        asked = executor.submit(family.supervisor.find_hangs)
+        asked = executor.submit(getattr(family.supervisor, ask))
         wait_until(lambda: family.supervisor._answers)
         os.kill(pid, signal.SIGKILL)
-        assert asked.result(TIMEOUT) == ["process 1: it has ended"]
+        assert asked.result(TIMEOUT) == told
     family.wait_pid(1, other_than=pid)
     family.stop()
 

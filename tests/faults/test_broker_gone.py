@@ -1,7 +1,5 @@
 """The broker itself goes, by an orderly stop or a power cut, and comes back."""
 
-import threading
-import time
 from collections import defaultdict
 from contextlib import contextmanager
 from itertools import pairwise
@@ -16,7 +14,7 @@ from tests.support.amqp import (
     publish,
     queue_depth,
 )
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.runners import run_services
 from threadko.standalone.rpc import ClusterRpcClient
 
@@ -52,14 +50,6 @@ def lines_of_links(records):
     for record in list(records):
         found[record.threadName].append(record)
     return found
-
-
-def wait_until(condition):
-    pause = threading.Event()
-    end = time.monotonic() + 2 * TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        pause.wait(0.02)
 
 
 def test_idle_service_and_client_are_back_after_a_stop_with_a_line_at_most_for_each_attempt(

@@ -3,7 +3,6 @@
 The proxy counts the connections that are tried: a loop without a pause would make hundreds.
 """
 
-import threading
 import uuid
 
 import pytest
@@ -17,7 +16,7 @@ from tests.support.amqp import (
     queue_depth,
 )
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.containers import ServiceContainer
 from threadko.exceptions import (
     ReplyQueueExpiredWithPendingReplies,
@@ -53,16 +52,6 @@ def client(amqp_config, client_proxy, broker_uri):
     config = {**amqp_config, "AMQP_URI": client_proxy.uri_for(broker_uri)}
     with ClusterRpcClient(config=config, timeout=TIMEOUT * 2) as made:
         yield made
-
-
-def wait_until(condition, timeout=TIMEOUT):
-    """Ask again and again: the broker tells nobody when it has taken something away."""
-    pause = threading.Event()
-    for _ in range(int(timeout / 0.05)):
-        if condition():
-            return
-        pause.wait(0.05)
-    raise TimeoutError("it never came to be")
 
 
 def texts(records):

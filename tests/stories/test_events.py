@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import amqp
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.events import event_handler
 from threadko.exceptions import PublishFailed
 from threadko.messaging import Queue, consume
@@ -79,15 +79,6 @@ def heard(processes, kind):
         for line in list(process.stdout)
         if line.startswith(f"{kind} ")
     )
-
-
-def wait_until(condition, what):
-    never = threading.Event()
-    for _ in range(int(TIMEOUT * 3 / 0.02)):
-        if condition():
-            return
-        never.wait(0.02)
-    raise AssertionError(what())
 
 
 def test_at_least_once_though_an_instance_is_killed_in_the_middle(

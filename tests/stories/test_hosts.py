@@ -5,8 +5,6 @@ import http.client
 import json
 import signal
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +17,7 @@ from tests.stories.process import Process
 from tests.support.amqp import queue_consumers
 from tests.support.broker import alone
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.standalone.rpc import ClusterRpcClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -60,14 +58,6 @@ def start(
     yield start
     for process in started:
         process.__exit__(None, None, None)
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    end = time.monotonic() + TIMEOUT
-    while not is_true():
-        assert time.monotonic() < end
-        pause.wait(0.01)
 
 
 def get(port: int, path: str) -> Any:

@@ -17,7 +17,7 @@ from tests.cli.test_backdoor import Client
 from tests.conftest import pika_channel
 from tests.stories.process import Process
 from tests.support.broker import find_free_ports
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 
 HEAD = """
 import os, threading, time
@@ -82,13 +82,6 @@ def run_with(tmp_path, amqp_config, name):
             return stack.enter_context(Process(*command, cwd=tmp_path))
 
         yield run_with
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, what
-        threading.Event().wait(0.01)
 
 
 def find_children(pid):

@@ -17,7 +17,7 @@ from tests.support.broker import (
     find_server,
     is_reachable,
 )
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_node_answers_again_when_it_thaws(node):
     finally:
         node.thaw()
     thread.join(TIMEOUT)
-    assert is_reachable(node.uri)
+    wait_until(lambda: is_reachable(node.uri))
 
 
 def test_node_is_controlled(node):

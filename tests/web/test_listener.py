@@ -16,7 +16,7 @@ import pytest
 import requests
 import trustme
 
-from tests.containers.dummies import Gate
+from tests.containers.dummies import Gate, in_thread
 from tests.support.timing import TIMEOUT
 from tests.web.client import RawClient, ask
 from tests.web.services import FINE, Echo, url
@@ -198,10 +198,19 @@ def test_waiting_counts_from_arrival_however_many_wait(serve):
 
 
 @pytest.fixture
-def listener():
+def gate():
+    made = Gate()
+    yield made
+    made.released.set()
+
+
+@pytest.fixture
+def listener(gate):
     """One that answers everything, without any service."""
 
     def answer(environ, start_response):
+        if environ["PATH_INFO"] == "/held":
+            gate.hold()
         start_response("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
@@ -240,3 +249,19 @@ def test_clients_that_say_nothing_are_left_when_the_door_closes(listener, connec
     listener.close_door(Deadline(TIMEOUT))
     assert client.read_to_end() == b""
     assert not listener.connections
+
+
+def test_request_that_no_worker_serves_is_answered_before_the_end(
+    listener, connect, gate, monkeypatch
+):
+    stop, stopped = listener.threads.stop, threading.Event()
+    monkeypatch.setattr(listener.threads, "stop", lambda: (stop(), stopped.set()))
+    [client] = connect_to(listener, connect, 1)
+    client.send(b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n")
+    gate.wait_reached()
+    listener.close_door(Deadline(TIMEOUT))
+    ending = in_thread(lambda: listener.end(TIMEOUT))
+    assert stopped.wait(TIMEOUT)
+    gate.released.set()
+    assert client.read_to_end().endswith(b"\r\n\r\nok")
+    ending.finish()

@@ -102,6 +102,21 @@ def test_stop_lets_threads_leave_after_their_item(rig):
     assert rig.threads.alive == 0
 
 
+def test_join_waits_for_what_has_begun_and_not_for_those_who_stepped_aside(rig):
+    rig.threads.put(1)
+    take(rig.begun, 1)
+    rig.threads.step_aside()
+    rig.threads.stop()
+    rig.threads.join(TIMEOUT)
+    assert rig.threads.alive == 1
+    rig.threads.step_back()
+    rig.threads.join(0)
+    assert rig.threads.alive == 1
+    rig.gate.set()
+    rig.threads.join(TIMEOUT)
+    assert rig.threads.alive == 0
+
+
 def test_system_without_threads_leaves_it_to_those_that_are_there(rig, monkeypatch):
     rig.threads.set_limit(5)
     rig.threads.put(1)

@@ -113,6 +113,15 @@ class _Question:
     asked: "Future[dict[int, Future[list[str]]]]" = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A question that one child has still to answer."""
+
+    child: _Child
+    question: str
+    answer: "Future[list[str]]"
+
+
 class Supervisor:
     """Runs a command in child processes, until signals or failures end it.
 
@@ -150,7 +159,7 @@ class Supervisor:
         self._has_been_ready = False
         self._failure: int | None = None  # the code of the end that ends all
         self._give_up: Deadline | None = None  # then children are killed
-        self._answers: dict[int, tuple[_Child, Future[list[str]]]] = {}
+        self._answers: dict[int, _Asked] = {}
         self._last_id = 0
         self._is_over = False
 
@@ -347,18 +356,18 @@ class Supervisor:
         elif told == "door":
             self._give_door(child, message["address"], message["mode"])
         elif told == "answer":
-            _, answer = self._answers.pop(message["id"])
-            answer.set_result(message["faults"])
+            self._answers.pop(message["id"]).answer.set_result(message["faults"])
 
     def _note_end(self, child: _Child, code: int) -> None:
         if child.channel is not None:
             child.channel.close()
         child.process = child.channel = None
         child.code = code
-        for number, (asked, answer) in list(self._answers.items()):
-            if asked is child:
+        for number, asked in list(self._answers.items()):
+            if asked.child is child:
                 del self._answers[number]
-                answer.set_result(["it has ended"])
+                # What has ended does not hang.
+                asked.answer.set_result(["it has ended"] if asked.question == "ready" else [])
         if self._is_stopping:
             return
         how = f"was killed by {_name(-code)}" if code < 0 else f"ended with code {code}"
@@ -449,7 +458,7 @@ class Supervisor:
             answer: Future[list[str]] = Future()
             if child.channel is not None:
                 self._last_id += 1
-                self._answers[self._last_id] = child, answer
+                self._answers[self._last_id] = _Asked(child, question.question, answer)
                 order = {"order": "answer", "id": self._last_id, "question": question.question}
                 child.channel.send(order)
             elif question.question == "ready":

@@ -13,7 +13,7 @@ has come in part goes back to the selector, so dawdling senders hold no thread. 
 from outside.
 
 Order of stopping: `close_door` (no accept, silent connections are closed, answers say so), then,
-when no worker runs any more, `end` (the threads leave, what is still open is broken off).
+when no worker runs any more, `end` (the threads leave, and what is still open is broken off).
 """
 
 import contextlib
@@ -112,9 +112,13 @@ class HttpListener:
         self.door.close()
         self.is_closed = True
 
-    def end(self) -> None:
-        """Let the threads leave, and break off what is still open; waits for nobody."""
+    def end(self, timeout: float = 0) -> None:
+        """Let the threads leave, and break off what is still open so many seconds later.
+
+        That is time for answers that no worker gives. Clients that do not read theirs get none.
+        """
         self.threads.stop()
+        self.threads.join(timeout)
         self.abort(lambda connection: True)
 
     def abort(self, chosen: Callable[[Any], bool]) -> None:

@@ -36,6 +36,7 @@ __all__ = ["BindAddress", "WebServer", "WsgiApp", "parse_address"]
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0  # guessed: for the accept thread to leave its selector
+_ANSWER_SECONDS = 1.0  # guessed: for answers that no worker gives, when all have ended
 
 
 class WebServer(ProviderCollector, SharedExtension):
@@ -113,7 +114,7 @@ class WebServer(ProviderCollector, SharedExtension):
         """Take the routes away."""
         super().stop()
         if self._shared is not None:
-            self._shared.leave(self)
+            self._shared.leave(self, _ANSWER_SECONDS)
 
     def kill(self) -> None:
         """Break off the requests that are being answered, and leave."""
@@ -205,13 +206,13 @@ class _SharedListener:
                 del _closing[self.address]
                 _lock.notify_all()
 
-    def leave(self, member: WebServer) -> None:
+    def leave(self, member: WebServer, timeout: float = 0) -> None:
         with _lock:
             self._routes.remove(member)
             self._set_members([each for each in self._members if each is not member])
             is_last = not self._members
         if is_last:
-            self.listener.end()
+            self.listener.end(timeout)
 
     def _set_members(self, members: list[WebServer]) -> None:
         self._members = members

@@ -2,7 +2,7 @@
 
 `put` is called by any thread and never waits; what nobody is free for waits in a queue, which is
 as long as there are connections. All threads are daemons. `stop` lets each leave after what it has
-begun; it waits for nobody.
+begun, and waits for nobody; `join` does, for any thread.
 """
 
 import logging
@@ -38,6 +38,7 @@ class RequestThreads:
         self._free = 0  # threads that wait, less the items that wait for them
         self._alive = 0
         self._aside = 0  # threads that wait for somebody outside
+        self._left = threading.Condition(self._lock)  # told when a thread leaves, or steps aside
         self._queue: SimpleQueue[Any] = SimpleQueue()
 
     @property
@@ -75,6 +76,7 @@ class RequestThreads:
         """Have one thread more until `step_back`: the calling one waits for somebody outside."""
         with self._lock:
             self._aside += 1
+            self._left.notify_all()
             number = self._count_new() if self._free < 0 else 0
         if number:
             self._start(_NOTHING, number)
@@ -98,6 +100,7 @@ class RequestThreads:
         except RuntimeError:  # the system has no more; those that are there will come round
             with self._lock:
                 self._alive -= 1
+                self._left.notify_all()
             return False
         return True
 
@@ -108,6 +111,11 @@ class RequestThreads:
             leaving = self._alive
         for _ in range(leaving):
             self._queue.put(_LEAVE)
+
+    def join(self, timeout: float) -> None:
+        """Wait, after `stop`, until all have left that wait for nobody outside."""
+        with self._lock:
+            self._left.wait_for(lambda: self._alive <= self._aside, timeout)
 
     def _work(self, item: Any) -> None:
         while item is not _LEAVE:
@@ -124,3 +132,4 @@ class RequestThreads:
             item = self._queue.get()
         with self._lock:
             self._alive -= 1
+            self._left.notify_all()
