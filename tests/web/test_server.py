@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from werkzeug.test import create_environ, run_wsgi_app
 
 from tests.containers.dummies import Gate, in_thread
 from tests.support.timing import TIMEOUT
@@ -213,6 +214,14 @@ def test_requests_that_wait_for_a_worker_get_503_at_stop(serve, connect, held):
     held.released.set()
     assert running.read_to_end().endswith(b"held")
     assert stopping.finish() is None
+
+
+def test_request_that_comes_through_the_door_as_it_closes_is_told_so(serve):
+    container, _ = serve(One)
+    answer = find_server(container)._shared._answer
+    container.stop()
+    _, status, _ = run_wsgi_app(answer, create_environ("/one"))
+    assert status == "503 SERVICE UNAVAILABLE"
 
 
 def test_stop_past_its_deadline_breaks_the_connection_off(serve, connect, held):

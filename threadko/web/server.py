@@ -157,7 +157,8 @@ class _SharedListener:
         self._limits = _limits_of(settings)
         self._routes: Routes[WebServer] = Routes()
         self._members: list[WebServer] = []  # replaced, never changed
-        self._awake: set[WebServer] = set()  # those that have not stopped
+        self._awake: set[WebServer] = set()  # those that have not begun to stop
+        self._present: set[WebServer] = set()  # those that have not stopped
         door = open_door(address, settings.socket_mode)
         try:
             self.listener = HttpListener(
@@ -189,6 +190,7 @@ class _SharedListener:
                 self._routes.remove(member)
                 raise
         self._awake.add(member)
+        self._present.add(member)
         self._set_members([*self._members, member])
 
     def close_for(self, member: WebServer, deadline: Deadline) -> None:
@@ -208,9 +210,13 @@ class _SharedListener:
 
     def leave(self, member: WebServer, timeout: float = 0) -> None:
         with _lock:
-            self._routes.remove(member)
-            self._set_members([each for each in self._members if each is not member])
-            is_last = not self._members
+            self._present.discard(member)
+            is_last = not self._present
+            if self._awake:
+                self._routes.remove(member)
+                self._set_members([each for each in self._members if each is not member])
+            # Else the door is closed, and who has come through it is told that the service stops:
+            # that there is no such page would be wrong.
         if is_last:
             self.listener.end(timeout)
 
