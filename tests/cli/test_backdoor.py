@@ -60,6 +60,17 @@ def test_errors_are_shown_and_the_prompt_comes_back():
         assert "SyntaxError" in client.enter("1 +")
 
 
+def test_errors_are_shown_whoever_has_replaced_the_excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", lambda *_: None)
+    with open_door() as door, connect(door) as client:
+        shown = client.enter("1 / 0")
+        assert shown.startswith("Traceback")
+        assert 'File "<backdoor>", line 1' in shown
+        assert shown.endswith("ZeroDivisionError: division by zero\n")
+        assert "code.py" not in shown
+        assert "SyntaxError" in client.enter("1 +")
+
+
 def test_blocks_are_typed_line_by_line():
     with open_door() as door, connect(door) as client:
         client.socket.sendall(b"for i in range(2):\n")

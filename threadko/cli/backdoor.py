@@ -13,6 +13,7 @@ import logging
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
@@ -181,6 +182,18 @@ class _Console(code.InteractiveConsole):
 
     def write(self, data: str) -> None:
         self._output.write(data)
+
+    # The library asks `sys.excepthook` when somebody has replaced it, which knows nothing of us.
+
+    def showtraceback(self) -> None:
+        error = sys.exc_info()[1]
+        assert error is not None
+        # Without our own frame, which runs what was typed in.
+        trace = error.__traceback__ and error.__traceback__.tb_next
+        self.write("".join(traceback.format_exception(type(error), error, trace)))
+
+    def showsyntaxerror(self, filename: str | None = None, **_: Any) -> None:
+        self.write("".join(traceback.format_exception_only(sys.exc_info()[1])))
 
 
 class _Stdout:

@@ -167,6 +167,8 @@ class SharedEngine(SharedExtension):
             self._open[id(connection)] = connection, socket.socket(fileno=os.dup(fileno()))
         if self._is_killed:
             self._on_close(connection)
+            with contextlib.suppress(Exception):  # nobody else would close it
+                connection.close()
             self._check_alive()
 
     def _on_commit(self, connection: sqlalchemy.Connection) -> None:
