@@ -316,7 +316,10 @@ def test_what_cannot_be_used_is_said_in_one_line(session, message):
 def test_database_in_memory_is_used_through_one_connection(serve, names):
     class Service:
         name = names.service("shelf")
-        session = Session("sqlite://", poolclass=pool.StaticPool)
+        # Used by any worker's thread, and closed by yet another.
+        session = Session(
+            "sqlite://", poolclass=pool.StaticPool, connect_args={"check_same_thread": False}
+        )
 
         @rpc
         def ask(self):
