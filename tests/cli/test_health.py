@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 from click.testing import CliRunner
 
@@ -9,8 +11,12 @@ from threadko.health import HealthServer
 
 @pytest.fixture
 def ask():
+    # Before click 8.2 the two streams were one, unless one asked for two.
+    asks_for_two = "mix_stderr" in inspect.signature(CliRunner).parameters
+    runner = CliRunner(mix_stderr=False) if asks_for_two else CliRunner()
+
     def ask(*args):
-        return CliRunner().invoke(health, args, standalone_mode=False)
+        return runner.invoke(health, args, standalone_mode=False)
 
     return ask
 
