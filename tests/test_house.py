@@ -77,7 +77,7 @@ ROOF = ("cli", "compat", "contrib", "standalone", "testing")
 
 # The rooms in which a library may be named; everywhere else it is walled off.
 WALLS: dict[str, tuple[str, ...]] = {
-    "cheroot": ("web.gateway", "web.connection", "web.listener"),
+    "cheroot": ("web.gateway", "web.listener"),
     "click": ("cli",),
     "msgpack": ("serialization.msgpack_codec",),
     "pickle": ("serialization.codecs",),

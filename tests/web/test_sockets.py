@@ -8,8 +8,9 @@ import threading
 from queue import SimpleQueue
 
 import pytest
+from websockets.protocol import State
 
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.concurrency.deadline import Deadline
 from threadko.web.sockets import SocketLoop, WebSocket, shake_hands
 
@@ -129,6 +130,19 @@ def test_handshake_without_one_of_its_headers_is_refused(missing):
     handshake = shake_hands("/ws", HEADERS[:missing] + HEADERS[missing + 1 :], 1000)
     assert not handshake.accepted
     assert handshake.status in (400, 426)
+
+
+def test_reader_that_was_behind_is_told_of_the_end_when_it_has_read_all(rig, monkeypatch):
+    # And not at the moment at which those who do not close are broken off.
+    monkeypatch.setattr("threadko.web.sockets._CLOSE_SECONDS", 1000.0)
+    websocket, client = rig.open()
+    while not websocket.wants_to_write:
+        websocket.send("x" * 100_000)
+    client.sendall(frame(b"\x03\xe8", opcode=8))
+    wait_until(lambda: websocket.protocol.state is not State.OPEN)
+    while (read := read_frame(client))[0] != 8:
+        assert read == (1, b"x" * 100_000)
+    assert read_frame(client) is None
 
 
 def test_messages_go_both_ways(rig):

@@ -10,8 +10,6 @@ import time
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from cheroot import server
-
 from threadko.utils.safelog import log_safely
 from threadko.web.exchange import StreamBrokenError, WorkerAbandoned
 from threadko.web.gateway import Answer
@@ -41,14 +39,25 @@ class _Listener(Protocol):
     def left(self, connection: Any) -> None: ...
 
 
-class HttpConnection(server.HTTPConnection):
-    """One connection: requests in, responses out, until either side has enough."""
+class HttpConnection:
+    """One connection: requests in, responses out, until either side has enough.
+
+    In the shape of cheroot's, whose selector and responses work with it.
+    """
+
+    # Set by cheroot's selector.
+    remote_addr: str | None = None
+    remote_port: int | None = None
+    ssl_env: Any = None
 
     def __init__(self, server: Any, sock: socket.socket, makefile: Any = None) -> None:
         listener: _Listener = server.listener
+        self.server = server
+        self.socket = sock
         self.listener = listener
-        self.stream = Stream(sock, listener.request_timeout)
-        super().__init__(server, sock, lambda *args: self.stream)
+        self.stream = self.rfile = self.wfile = Stream(sock, listener.request_timeout)
+        #: Whether another protocol has taken the socket over.
+        self.linger = False
         self.reader = RequestReader(listener.limits)
         self.spoken = False
         self.has_asked = False

@@ -99,8 +99,11 @@ class HttpListener:
         name = f"threadko-http-{self.door.address}-accept"
         self._accepting = start_thread(self._server.serve, name)
 
-    def close_door(self, deadline: Deadline) -> None:
-        """Accept no more, and close the connections that are silent."""
+    def close_door(self, deadline: Deadline, patience: float = NEW_SECONDS) -> None:
+        """Accept no more, and close the connections that are silent.
+
+        Those that are new have so many seconds to say something.
+        """
         if self.closing.is_set():
             return
         self.closing.set()
@@ -108,7 +111,7 @@ class HttpListener:
         self._server.wake()
         if self._accepting is not None:
             self._accepting.join(deadline.remaining())
-        self._server.close(deadline)
+        self._server.close(patience)
         self.door.close()
         self.is_closed = True
 
@@ -229,13 +232,13 @@ class _Server(wsgi.Server):
     def wake(self) -> None:
         self._waker.wake()
 
-    def close(self, deadline: Deadline) -> None:
+    def close(self, patience: float) -> None:
         """Close what lies in the selector and has nothing to say; the accept thread has left.
 
         A client that has just connected is about to: it would take its connection for broken.
         """
         waiting = self.listener.waiting_connections()
-        spared = self._find_speaking(waiting, deadline)
+        spared = self._find_speaking(waiting, patience)
         for conn in spared:
             conn.is_spared = True
         self._connections.close()
@@ -247,9 +250,7 @@ class _Server(wsgi.Server):
             else:
                 conn.close()
 
-    def _find_speaking(
-        self, conns: list[HttpConnection], deadline: Deadline
-    ) -> list[HttpConnection]:
+    def _find_speaking(self, conns: list[HttpConnection], patience: float) -> list[HttpConnection]:
         """Return those of which something has come, or comes a moment after they connected."""
         poll = select.poll()
         by_number = {}
@@ -258,11 +259,10 @@ class _Server(wsgi.Server):
                 poll.register(conn.socket, select.POLLIN)
                 by_number[conn.socket.fileno()] = conn
         new = {number for number, conn in by_number.items() if conn.is_new}
-        remaining = deadline.remaining()
-        patience = Deadline(NEW_SECONDS if remaining is None else min(NEW_SECONDS, remaining))
+        deadline = Deadline(patience)
         speaking = {}
         while by_number:
-            wait = 1000 * (patience.remaining() or 0.0) if new else 0
+            wait = 1000 * (deadline.remaining() or 0.0) if new else 0
             found = poll.poll(wait)
             if not found:
                 break

@@ -23,6 +23,7 @@ from threadko.configuration.settings import WebSettings
 from threadko.exceptions import ConfigurationError
 from threadko.extensions import ProviderCollector, SharedExtension
 from threadko.web.addresses import BindAddress, UnixAddress, open_door, parse_address
+from threadko.web.connection import NEW_SECONDS
 from threadko.web.cors import Cors
 from threadko.web.exchange import EXCHANGE, Exchange
 from threadko.web.gateway import ARRIVED, CONNECTION
@@ -125,7 +126,7 @@ class WebServer(ProviderCollector, SharedExtension):
         shared = self._shared
         if shared is not None:
             shared.listener.abort(self._owns)
-            shared.close_for(self, Deadline(_CLOSE_SECONDS))
+            shared.close_for(self, Deadline(_CLOSE_SECONDS), patience=0)
             shared.leave(self)
 
     def _owns(self, exchange: Any) -> bool:
@@ -193,7 +194,9 @@ class _SharedListener:
         self._present.add(member)
         self._set_members([*self._members, member])
 
-    def close_for(self, member: WebServer, deadline: Deadline) -> None:
+    def close_for(
+        self, member: WebServer, deadline: Deadline, patience: float = NEW_SECONDS
+    ) -> None:
         with _lock:
             self._awake.discard(member)
             is_last = not self._awake
@@ -202,7 +205,7 @@ class _SharedListener:
                 _closing[self.address] = self
         if not is_last:
             return
-        self.listener.close_door(deadline)
+        self.listener.close_door(deadline, patience)
         with _lock:
             if _closing.get(self.address) is self and self.listener.is_closed:
                 del _closing[self.address]
