@@ -5,6 +5,8 @@ at twice in a second. Either way it is their times that decide. A thread of its 
 looking, and calls `on_change`; `look_into` and `close` are for any other thread.
 """
 
+# ruff: noqa: PTH100 PTH112 PTH116 PTH120 (paths are text here, as the watching library has them)
+
 import importlib
 import importlib.util
 import logging
@@ -35,7 +37,7 @@ class SourceWatch:
     """
 
     def __init__(self, files: Iterable[str], on_change: Callable[[list[str]], object]) -> None:
-        self._files = [os.path.abspath(file) for file in files]  # noqa: PTH100 (links stay)
+        self._files = [os.path.abspath(file) for file in files]  # not resolved: links stay
         self._on_change = on_change
         self._lock = threading.Lock()  # guards _folders and _turn
         self._folders: set[str] = set()
@@ -75,7 +77,7 @@ class SourceWatch:
             changed = [
                 path
                 for path in times.keys() | known.keys()
-                if times.get(path) != known.get(path) and os.path.dirname(path) in seen  # noqa: PTH120
+                if times.get(path) != known.get(path) and os.path.dirname(path) in seen
             ]
             known, seen = times, {*folders, *(str(Path(file).parent) for file in self._files)}
             if changed:
@@ -90,14 +92,14 @@ class SourceWatch:
         paths = [entry for folder in folders for entry in _iter_python_files(folder)]
         for path in (*paths, *self._files):
             try:
-                times[path] = os.stat(path).st_mtime_ns  # noqa: PTH116
+                times[path] = os.stat(path).st_mtime_ns
             except OSError:  # removed meanwhile
                 continue
         return times
 
     def _wait(self, folders: Iterable[str], turn: threading.Event) -> None:
         """Wait until something may have changed."""
-        existing = [folder for folder in folders if os.path.isdir(folder)]  # noqa: PTH112
+        existing = [folder for folder in folders if os.path.isdir(folder)]
         watch = _find_watchfiles()
         if watch is None or not existing:
             turn.wait(_LOOK_SECONDS)
