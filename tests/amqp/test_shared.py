@@ -76,4 +76,7 @@ def test_refused_connection_is_replaced_at_the_next_use(broker_uri):
     for each in connections() - before:
         each.join(TIMEOUT)
     assert link.has_ended
+    # Whoever has it in hand still, as it ended, hears of the refusal as well.
+    with pytest.raises(PublishFailed, match="refuse"):
+        publish(link, "nobody")
     assert borrowed.get() is not link

@@ -37,6 +37,7 @@ from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.timers import Timer
 from threadko.context import new_id
 from threadko.exceptions import (
+    BrokerRefused,
     ContainerStopped,
     EncodeError,
     PublishFailed,
@@ -67,12 +68,20 @@ class _Window:
             self._changed.wait_for(
                 lambda: self._free > 0 or self._closed is not None, deadline.remaining()
             )
-            if self._closed is not None:
-                raise type(self._closed)(*self._closed.args)
+            self._check_open()
             if self._free == 0:
                 return False
             self._free -= 1
             return True
+
+    def check_open(self) -> None:
+        """Raise what it was closed with."""
+        with self._changed:
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise type(self._closed)(*self._closed.args)
 
     def give_back(self) -> None:
         with self._changed:
@@ -369,6 +378,7 @@ class PublishLink:
             raise PublishFailed("too many messages wait for the broker's confirm: nothing was sent")
         if not self._link.post(partial(self._send, publication)):
             self._window.give_back()
+            self._window.check_open()  # closed before the link was
             raise ContainerStopped("the publisher is stopped")
         return publication.future
 
@@ -410,7 +420,9 @@ class PublishLink:
         for _, channel in list(self._channels.values()):
             channel.abandon(lambda: PublishFailed(reason))
         self._channels.clear()
-        self._window.close(ContainerStopped("the publisher is stopped"))
+        is_refused = isinstance(error, BrokerRefused) and not killed
+        end = PublishFailed(reason) if is_refused else ContainerStopped("the publisher is stopped")
+        self._window.close(end)
 
     # The link's thread: messages
 
