@@ -51,6 +51,37 @@ def test_signals_of_the_process_are_heard_others_passed_over_and_handlers_restor
         signal.signal(signal.SIGUSR2, former)
 
 
+def test_hangup_stops_and_is_passed_over_behind_what_stops_already(inbox):
+    for number in (
+        signal.SIGHUP,
+        DUMP,
+        signal.SIGHUP,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGINT,
+    ):
+        inbox.put(number)
+    heard = [inbox.get(TIMEOUT) for _ in range(4)]
+    assert heard == [signal.SIGHUP, DUMP, signal.SIGTERM, signal.SIGINT]
+    assert inbox.get(0) is None
+
+
+def test_hangup_stays_ignored_where_nohup_has_said_so(inbox):
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with inbox.hearing_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with inbox.hearing_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert inbox.get(TIMEOUT) == signal.SIGHUP
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
 def test_closed_inbox_takes_messages_without_a_word():
     made = Inbox()
     made.close()

@@ -1,8 +1,11 @@
 import concurrent.futures
 import contextlib
+import gc
 import os
 import subprocess
 import sys
+import threading
+import warnings
 
 import pytest
 
@@ -277,6 +280,48 @@ def test_client_that_is_called_itself_says_what_to_call(amqp_config):
     with pytest.raises(TypeError, match=r"call services through what start\(\)"):
         client["service"]
     assert not hasattr(client, "__wrapped__")
+
+
+def list_threads():
+    return {each for each in threading.enumerate() if "standalone" in each.name}
+
+
+def forget(known):
+    known.clear()
+    gc.collect()
+
+
+def test_client_that_is_forgotten_is_stopped_and_warned_of(amqp_config):
+    before = list_threads()
+    known = [ClusterRpcClient(config=amqp_config).start()]
+    with pytest.warns(ResourceWarning, match=r"ClusterRpcClient was forgotten without stop\(\)"):
+        forget(known)
+    for thread in list_threads() - before:
+        thread.join(TIMEOUT)
+    assert list_threads() <= before
+
+
+@pytest.mark.usefixtures("service")
+def test_client_is_not_forgotten_while_a_call_of_its_is_known(name, amqp_config):
+    known = [ClusterRpcClient(config=amqp_config).start()[name].echo.call_async("late")]
+    gc.collect()
+    assert known[0].result(TIMEOUT) == "late"
+    with pytest.warns(ResourceWarning):
+        forget(known)
+
+
+def test_client_that_was_stopped_or_never_started_is_forgotten_without_a_word(amqp_config):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ClusterRpcClient(config=amqp_config)
+        with ClusterRpcClient(config=amqp_config):
+            pass
+        client = ClusterRpcClient(config=amqp_config)
+        for _ in range(2):
+            client.start()
+            client.stop()
+        del client
+        gc.collect()
 
 
 def test_names_of_nameko_2_are_the_same_clients():

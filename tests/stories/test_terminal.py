@@ -23,15 +23,23 @@ class Hook(DependencyProvider):
     def kill(self):
         {kill}
 
+    def get_dependency(self, worker_ctx):
+        return self.container.stopping
+
 
 class Service:
     name = {name!r}
-    hook = Hook()
+    stopping = Hook()
 
     @rpc
     def hold(self):
         print("holds", flush=True)
         wait_for("never")
+
+    @rpc
+    def end_with_the_service(self):
+        print("holds", flush=True)
+        return self.stopping.wait({timeout})
 """
 
 HANG = '(print("hangs", flush=True), wait_for("never"))'
@@ -52,7 +60,7 @@ def run(tmp_path, amqp_config, name):
     with contextlib.ExitStack() as stack:
 
         def run(*arguments, stop="pass", kill="pass", **config):
-            source = SOURCE.format(name=name, stop=stop, kill=kill)
+            source = SOURCE.format(name=name, stop=stop, kill=kill, timeout=TIMEOUT)
             (tmp_path / "served.py").write_text(source, encoding="utf-8")
             values = {**amqp_config, **config}
             defines = [f"-d{key}={value}" for key, value in values.items()]
@@ -126,6 +134,16 @@ def test_once_while_working_ends_by_the_deadline(run, way, client, name):
     terminal.press(CTRL_C)
     assert terminal.wait() == 4
     assert "these workers have not ended" in terminal.screen
+
+
+@WAYS
+def test_terminal_that_is_closed_stops_and_work_is_answered(run, way, client, name):
+    terminal = run(*way)
+    wait_ready(terminal, way)
+    call = client[name].end_with_the_service.call_async()
+    terminal.wait_for("holds\r\n")  # to the end, or that print() would be cut off
+    assert terminal.hang_up() == 0
+    assert call.result(timeout=TIMEOUT) is True
 
 
 @WAYS

@@ -23,9 +23,10 @@ CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 
 _ROOT = Path(__file__).parents[2]
 
-# Becomes the command once the terminal is its own, so that Ctrl-C reaches it.
+# Becomes the command once the terminal is its own, so that Ctrl-C and the end of it reach it.
 _LAUNCH = (
-    "import fcntl, os, sys, termios\n"
+    "import fcntl, os, signal, sys, termios\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -98,6 +99,12 @@ class Terminal:
             pass
         return self._process.wait(max(0.1, end - time.monotonic()))
 
+    def hang_up(self) -> int:
+        """Close the terminal while the command runs, and return its exit code."""
+        os.close(self._master)
+        self._master = -1
+        return self._process.wait(TIMEOUT)
+
     def _read(self, end: float) -> bool:
         ready, _, _ = select.select([self._master], [], [], max(0.0, end - time.monotonic()))
         if not ready:
@@ -124,4 +131,5 @@ class Terminal:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         self._process.wait()
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)

@@ -11,6 +11,7 @@ from threadko.exceptions import ExtensionNotFound
 from threadko.extensions import DependencyProvider, SharedExtension
 from threadko.rpc import ServiceRpc, rpc
 from threadko.rpc.server import RpcConsumer
+from threadko.runners import ServiceRunner
 from threadko.testing import services
 from threadko.testing.services import (
     MockDependencyProvider,
@@ -243,3 +244,27 @@ def test_extension_of_another_container_cannot_be_replaced(container_factory):
 def test_all_names_come_from_one_module():
     assert sorted(services.__all__) == services.__all__
     assert {"entrypoint_hook", "entrypoint_waiter", "once", "dummy"} < set(services.__all__)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (Base, r"not the class Base: container_factory\(Base\) makes one"),
+        (ServiceRunner(), r"not a runner: get_container\(\) finds one"),
+        (Base(), "not Base objects"),
+        (None, "not NoneType objects"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda given: entrypoint_hook(given, "method").__enter__(),
+        lambda given: services.entrypoint_waiter(given, "method"),
+        lambda given: get_extension(given, DependencyProvider),
+        lambda given: replace_dependencies(given, "dependency"),
+        lambda given: restrict_entrypoints(given, "method"),
+    ],
+)
+def test_whatever_is_no_container_is_refused_with_what_to_do(use, given, text):
+    with pytest.raises(TypeError, match=f"a container is needed here, {text}"):
+        use(given)

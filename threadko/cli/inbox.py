@@ -16,8 +16,8 @@ from threadko.concurrency.deadline import Deadline
 
 __all__ = ["DUMP", "Inbox", "SIGNALS", "handling_signals"]
 
-#: The signals that stop the services.
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: The signals that stop the services. The last says that the terminal is gone.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 #: The signal that asks for stacks.
 DUMP = signal.SIGUSR1
@@ -35,6 +35,7 @@ class Inbox:
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
+        self._is_told_to_stop = False  # belongs to the reader
 
     def put(self, message: Any) -> None:
         """Have a message read, a signal if it is a number; for any thread."""
@@ -50,7 +51,9 @@ class Inbox:
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the next message, and return None if none comes within `timeout` seconds.
 
-        Signals that are none of ours are passed over.
+        Signals that are none of ours are passed over, and a SIGHUP after any that stops: both the
+        system and the shell send one, as does systemd right after its SIGTERM, and nobody means to
+        kill by that.
         """
         deadline = Deadline(timeout)
         while True:
@@ -61,7 +64,10 @@ class Inbox:
                 number = self._reader.recv(1)[0]
             except (TimeoutError, BlockingIOError):
                 return None
-            if number in (*SIGNALS, DUMP):
+            if number == DUMP:
+                return number
+            if number in SIGNALS and not (number == signal.SIGHUP and self._is_told_to_stop):
+                self._is_told_to_stop = True
                 return number
 
     @contextlib.contextmanager
@@ -85,8 +91,12 @@ def handling_signals(
     handler: Callable[[int, FrameType | None], Any],
     numbers: Sequence[signal.Signals] = SIGNALS,
 ) -> Iterator[None]:
-    """Have signals handled in the main thread, by `handler`."""
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    """Have signals handled in the main thread, by `handler`; no SIGHUP that `nohup` ignores."""
+    previous = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

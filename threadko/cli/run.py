@@ -116,8 +116,9 @@ def run(
     """Run the services in MODULE, or the one in CLASS, until a signal stops them.
 
     The current folder comes first where modules are looked for. SIGTERM and SIGINT let running
-    calls finish, a second one does not. SIGUSR1 logs what every thread is doing. Each key of the
-    configuration can also be given as THREADKO_<KEY> in the environment.
+    calls finish, a second one does not; SIGHUP, when the terminal is closed, does as the first.
+    SIGUSR1 logs what every thread is doing. Each key of the configuration can also be given as
+    THREADKO_<KEY> in the environment.
 
     \b
     Examples:

@@ -58,6 +58,7 @@ class RpcCall(CallbackFuture[Any]):
         super().__init__()
         self.correlation_id = correlation_id
         self.target = target
+        self.client: object = None  # who is not forgotten as long as the call is known
         self._decode = decode
         self._forget = forget
 

@@ -1,11 +1,13 @@
 """Clients for programs that are no services: one client, shared by all threads of the program.
 
 ``start`` and ``stop`` may be called from any thread, and again after each other. Stopping flushes
-what was sent, closes the connection, and fails the calls that still wait.
+what was sent, closes the connection, and fails the calls that still wait. A client that is
+forgotten without being stopped is stopped by a thread of its own, with a ``ResourceWarning``.
 """
 
 import os
 import threading
+import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
-from threadko.concurrency.threads import thread_name
+from threadko.concurrency.threads import run_in_thread, thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
 from threadko.context import extend_call_id_stack, new_call_id, new_id
@@ -70,8 +72,9 @@ class _RpcClient(ABC, Generic[_Target]):
         self._start_timeout = self._timeout if connect is None else connect
         self._context_data = dict(context_data or {})
         self._id = new_id()
-        self._lock = threading.Lock()  # guards _link, _caller and _is_inherited
+        self._lock = threading.Lock()  # guards all that follows
         self._link: CallLink | None = None
+        self._forgotten: weakref.finalize[..., _RpcClient[_Target]] | None = None
         self._caller: Caller | None = None
         self._is_inherited = False  # the process was forked while the client was started
         _clients.add(self)
@@ -96,13 +99,15 @@ class _RpcClient(ABC, Generic[_Target]):
                 link = self._link = self._make_link()
                 self._caller = Caller(link, self._serialization, self._options)
                 self._is_inherited = False
+                self._forgotten = weakref.finalize(self, _stop_forgotten, link, type(self).__name__)
+                self._forgotten.atexit = False
                 link.start()
         try:
             link.wait_up(Deadline(self._start_timeout))
         except BaseException:
             with self._lock:
                 if self._link is link:
-                    self._link = self._caller = None
+                    self._let_go()
             link.stop(0)  # not killed: what that raises is for workers, and no Exception
             raise
         return self._make_client()
@@ -110,7 +115,7 @@ class _RpcClient(ABC, Generic[_Target]):
     def stop(self) -> None:
         """Flush, close, and fail the calls that still wait; nothing if it is not started."""
         with self._lock:
-            link, self._link, self._caller = self._link, None, None
+            link = self._let_go()
             self._is_inherited = False
         if link is not None:
             link.interrupt()
@@ -126,6 +131,14 @@ class _RpcClient(ABC, Generic[_Target]):
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def _let_go(self) -> CallLink | None:
+        """Have no connection from now on, and return the one that there was to be ended."""
+        link, self._link, self._caller = self._link, None, None
+        if self._forgotten is not None:
+            self._forgotten.detach()
+            self._forgotten = None
+        return link
 
     @abstractmethod
     def _make_client(self) -> _Target:
@@ -161,14 +174,16 @@ class _RpcClient(ABC, Generic[_Target]):
             caller = self._caller
         if caller is None:
             raise RuntimeError("the client is not started: use it in a with block, or call start()")
-        return caller.start(self._make_context, service, method, args, kwargs, timeout)
+        call = caller.start(self._make_context, service, method, args, kwargs, timeout)
+        call.client = self
+        return call
 
     def _renew(self) -> None:
         """Become another client in a forked child, where no thread of the parent's runs.
 
         It connects when it is first used. Calls that wait are the parent's, and end there.
         """
-        link, self._link, self._caller = self._link, None, None
+        link = self._let_go()
         self._lock = threading.Lock()  # the other may be held for ever
         self._id = new_id()
         self._is_inherited = self._is_inherited or link is not None
@@ -243,6 +258,16 @@ class ServiceRpcClient(_RpcClient[ServiceClient]):
 
     def _make_client(self) -> ServiceClient:
         return ServiceClient(self._start_call, self._service_name, self._timeout)
+
+
+def _stop_forgotten(link: CallLink, name: str) -> None:
+    # In a thread: the collector runs in any, which may hold what the link waits for.
+    run_in_thread(lambda: link.stop(_CLOSE_SECONDS), thread_name("standalone", "release"))
+    warnings.warn(
+        f"a {name} was forgotten without stop(): use it in a with block, or call stop()",
+        ResourceWarning,
+        stacklevel=1,
+    )
 
 
 def _renew_all() -> None:

@@ -24,7 +24,7 @@ from threadko.exceptions import (
     WorkerKilled,
 )
 from threadko.extensions import Entrypoint, ExcInfo, WorkerContext
-from threadko.testing.utils import get_extension
+from threadko.testing.utils import get_extension, require_container
 from threadko.testing.waiting import WaitResult, WaitTimeout, describe_outcome
 
 __all__ = [
@@ -198,6 +198,7 @@ class entrypoint_waiter:  # noqa: N801 (a function in nameko, and used like one)
         timeout: float | None = 30,
         callback: WorkerFilter | None = None,
     ) -> None:
+        require_container(container)
         self._container = container
         self._method_name = method_name
         self._timeout = timeout

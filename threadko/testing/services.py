@@ -20,6 +20,7 @@ from threadko.testing.entrypoints import (
     entrypoint_waiter,
     once,
 )
+from threadko.testing.utils import require_container
 
 __all__ = [
     "EntrypointWaiterTimeout",
@@ -87,6 +88,7 @@ def replace_dependencies(
         RuntimeError: the container was started, or a name was given twice.
         ExtensionNotFound: the service has no dependency of that name.
     """
+    require_container(container)
     names = [*dependencies, *dependency_map]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -112,6 +114,7 @@ def restrict_entrypoints(container: ServiceContainer, *entrypoints: str) -> None
         RuntimeError: the container was started.
         ExtensionNotFound: the service has no entrypoint of that name.
     """
+    require_container(container)
     present = {each.method_name for each in container.entrypoints}
     _check_names(container.service_name, entrypoints, present, "entrypoint")
     container.replace_extensions(

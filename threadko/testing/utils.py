@@ -28,6 +28,7 @@ __all__ = [
     "get_container",
     "get_extension",
     "get_rabbit_connections",
+    "require_container",
     "reset_rabbit_connections",
     "wait_for_call",
 ]
@@ -42,10 +43,24 @@ _LOOK_SECONDS = 0.01
 _MISSING = object()
 
 
+def require_container(container: object) -> None:
+    """Raise a ``TypeError`` that says what to do if this is no container, but its service say."""
+    if isinstance(container, type):
+        what = container.__qualname__
+        raise TypeError(
+            f"a container is needed here, not the class {what}: container_factory({what}) makes one"
+        )
+    if isinstance(container, ServiceRunner):
+        raise TypeError("a container is needed here, not a runner: get_container() finds one in it")
+    if not hasattr(container, "extensions"):
+        raise TypeError(f"a container is needed here, not {type(container).__qualname__} objects")
+
+
 def get_extension(
     container: ServiceContainer, extension_cls: type[AnyExtension], **match_attrs: Any
 ) -> AnyExtension | None:
     """Return the first extension of a class whose attributes have these values, None without."""
+    require_container(container)
     for extension in container.extensions:
         if isinstance(extension, extension_cls) and all(
             getattr(extension, name, _MISSING) == value for name, value in match_attrs.items()
