@@ -32,9 +32,7 @@ class Place:
     def __init__(self, node: RabbitNode) -> None:
         self.node = node
         self.name = f"refusal-{uuid.uuid4().hex}"
-        node.control("add_vhost", self.name)
-        node.control("add_user", self.name, "secret")
-        node.control("set_permissions", "-p", self.name, self.name, ".*", ".*", ".*")
+        node.add_place(self.name, self.name, "secret")
 
     def uri(self, *, password: str = "secret", vhost: str | None = None) -> str:
         where = urlsplit(self.node.uri)
@@ -54,11 +52,8 @@ class Place:
 
 
 @pytest.fixture
-def place(node: RabbitNode) -> Iterator[Place]:
-    made = Place(node)
-    yield made
-    node.control("delete_vhost", made.name)
-    node.control("delete_user", made.name)
+def place(node: RabbitNode) -> Place:
+    return Place(node)
 
 
 class Attempt:

@@ -191,14 +191,9 @@ def test_work_goes_on_when_all_connections_are_closed_by_force(
 def user(node, broker_uri):
     """A user and a vhost of the test's own: name, vhost and URI."""
     user, vhost = f"user-{uuid.uuid4().hex[:8]}", f"vhost-{uuid.uuid4().hex[:8]}"
-    node.control("add_vhost", vhost)
-    node.control("add_user", user, "a secret")
-    node.control("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
+    node.add_place(vhost, user, "a secret")
     address = broker_uri.rpartition("@")[2].rstrip("/")
-    yield user, vhost, f"amqp://{user}:a%20secret@{address}/{vhost}"
-    node.control("delete_user", user)
-    if vhost in node.control("list_vhosts").split():
-        node.control("delete_vhost", vhost)
+    return user, vhost, f"amqp://{user}:a%20secret@{address}/{vhost}"
 
 
 def count_attempts(proxy, seconds):

@@ -131,6 +131,12 @@ def test_node_is_controlled(node):
         node.control("delete_vhost", "nowhere")
 
 
+def test_node_gets_a_place_with_a_user_of_its_own(node):
+    node.add_place("own", "somebody", "a secret")
+    uri = node.uri.rstrip("/").replace("guest:guest", "somebody:a%20secret") + "/own"
+    pika.BlockingConnection(pika.URLParameters(uri)).close()
+
+
 @pytest.mark.rabbitmq
 def test_node_takes_settings():
     server = find_server()
