@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from tests.containers.dummies import Gate, HookedDependency, Journal, dummy, in_thread, spawn
 from tests.support.timing import TIMEOUT
+from threadko.configuration import config as global_config
 from threadko.containers import ServiceContainer
+from threadko.context import current_worker
 from threadko.exceptions import (
     ConfigurationError,
     ContainerBeingKilled,
@@ -17,6 +20,7 @@ from threadko.exceptions import (
 )
 from threadko.extensions import DependencyProvider
 from threadko.runners import ServiceRunner, run_services
+from threadko.testing.services import entrypoint_hook
 
 CONFIG = {"max_workers": 1}
 
@@ -108,7 +112,7 @@ def test_all_are_ready_before_one_opens(stage: Stage) -> None:
     stage.runner(stage.service("a"), stage.service("b")).start()
     lines = stage.journal.lines
     assert {"a.ready", "b.ready"} <= set(lines[:6])
-    assert lines[6:] == ["a.open", "b.open"]
+    assert sorted(lines[6:]) == ["a.open", "b.open"]
 
 
 def test_services_start_side_by_side(stage: Stage) -> None:
@@ -165,6 +169,129 @@ def test_stop_during_start_makes_it_raise_and_stops_all(stage: Stage) -> None:
     assert in_thread(runner.stop).finish() is None
     assert type(starting.finish()) is ContainerStopped
     assert in_thread(runner.wait).finish() is None
+
+
+class Knowing(ServiceContainer):
+    """A container as users of nameko write them: it overrides all, with nameko's signatures."""
+
+    seen: list[str]
+
+    def __init__(self, service_cls: type) -> None:
+        super().__init__(service_cls)
+
+    def start(self) -> None:
+        self.seen.append("start")
+        super().start()
+        self.seen.append("started")
+
+    def stop(self) -> None:  # type: ignore[override]
+        self.seen.append("stop")
+        super().stop()
+
+    def kill(self, exc_info: Any = None) -> None:
+        self.seen.append("kill")
+        super().kill(exc_info=exc_info)
+
+    def spawn_worker(
+        self,
+        entrypoint: Any,
+        args: Any,
+        kwargs: Any,
+        context_data: Any = None,
+        handle_result: Any = None,
+    ) -> Any:
+        self.seen.append(f"spawn {entrypoint.method_name}")
+        context_data = {**(context_data or {}), "knows": self.service_name}
+        return super().spawn_worker(entrypoint, args, kwargs, context_data, handle_result)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What `Knowing` has seen; it is the class of containers meanwhile."""
+    made: list[str] = []
+    monkeypatch.setattr(Knowing, "seen", made, raising=False)
+    with global_config.patch({"SERVICE_CONTAINER_CLS": f"{__name__}.Knowing"}):
+        yield made
+
+
+def test_subclass_with_the_signatures_of_nameko_sees_all(stage: Stage, seen: list[str]) -> None:
+    runner = ServiceRunner()
+    runner.add_service(stage.service("known"))
+    [container] = runner.containers
+    runner.start()
+    with entrypoint_hook(container, "method", {"was": 1}) as method:
+        assert method(lambda: dict(current_worker.get().context_data)) == {
+            "was": 1,
+            "knows": "known",
+            "call_id_stack": [ANY],
+        }
+    runner.stop()
+    assert seen == ["start", "started", "spawn method", "stop"]
+
+
+def test_subclass_is_killed_through_its_own_kill(stage: Stage, seen: list[str]) -> None:
+    runner = ServiceRunner()
+    runner.add_service(stage.service("known"))
+    runner.start()
+    runner.kill()
+    assert seen == ["start", "started", "kill"]
+    error = ValueError("why")
+    container = Knowing(stage.service("other"))
+    container.start()
+    container.kill(exc_info=(ValueError, error, None))
+    with pytest.raises(ValueError, match="why") as caught:
+        container.wait()
+    assert caught.value is error
+
+
+class Dropping(ServiceContainer):
+    """A container that runs no worker that comes from an entrypoint."""
+
+    def spawn_worker(self, *worker: Any, **options: Any) -> Any:
+        return None
+
+
+def test_subclass_that_drops_a_worker_is_told_what_to_do(stage: Stage) -> None:
+    container = Dropping(stage.service("dropping"))
+    container.start()
+    with (
+        entrypoint_hook(container, "method", timeout=TIMEOUT) as method,
+        pytest.raises(RuntimeError, match="spawn_worker has run no worker"),
+    ):
+        method(lambda: None)
+    container.stop()
+
+
+def test_start_of_a_subclass_waits_for_the_others(stage: Stage, seen: list[str]) -> None:
+    runner = ServiceRunner()
+    for name in ("a", "b"):
+        runner.add_service(stage.service(name))
+    gate = Gate()
+    stage.doing["b.ready"] = lambda extension: gate.hold()
+    starting = in_thread(runner.start)
+    gate.wait_reached()
+    assert "started" not in seen
+    assert not {"a.open", "b.open"} & set(stage.journal.lines)
+    gate.released.set()
+    assert starting.finish() is None
+    assert seen.count("started") == 2
+    runner.stop()
+
+
+def test_deadline_of_the_runner_is_that_of_a_subclass_that_takes_none(
+    stage: Stage, seen: list[str]
+) -> None:
+    with global_config.patch({"SHUTDOWN_TIMEOUT": 0.1}):
+        runner = ServiceRunner()
+        runner.add_service(stage.service("known"))
+        [container] = runner.containers
+        runner.start()
+        release = threading.Event()
+        spawn(container, release.wait)
+        runner.stop()
+    assert container.being_killed
+    assert "stop" in seen
+    release.set()
 
 
 class Announcing(ServiceContainer):

@@ -66,7 +66,9 @@ class ServiceRunner:
                 f"two services are named {name!r}: {known.service_cls.__qualname__} and"
                 f" {cls.__qualname__}; one runner runs each name once"
             )
-        container = self.container_cls(cls, config=self._config)
+        # A subclass may know nothing of a configuration of its own.
+        given = {} if self._config is None else {"config": self._config}
+        container = self.container_cls(cls, **given)
         container.observers.add(Observer(on_death=self._on_death))
         self.service_map[name] = container
         with self._changed:
@@ -83,9 +85,7 @@ class ServiceRunner:
         with self._changed:
             self._started = True
         try:
-            self._prepare_all()
-            for container in self.containers:
-                container.open()
+            self._start_all()
         except BaseException as error:
             if self._stopping and isinstance(error, ContainerStopped):
                 # Those that run already are stopped gracefully, as everywhere else.
@@ -94,20 +94,24 @@ class ServiceRunner:
                 self.kill()
             raise
 
-    def _prepare_all(self) -> None:
+    def _start_all(self) -> None:
         failures: list[BaseException] = []
+        gate = _Gate(self.containers)
 
-        def prepare(container: ServiceContainer) -> None:
+        def start(container: ServiceContainer) -> None:
+            container.before_open = partial(gate.pass_through, container)
             try:
-                container.prepare()
+                container.start()
             except BaseException as error:
                 failures.append(error)
                 # Now, or a sibling that waits for its broker would hold the error up. Not if they
                 # are being stopped, which ends the waiting too.
                 if not self._stopping:
                     self.kill()
+            finally:
+                gate.leave(container)
 
-        self._on_each(self.containers, prepare)
+        self._on_each(self.containers, start)
         if failures:
             raise failures[0]
 
@@ -138,7 +142,7 @@ class ServiceRunner:
     def _stop_all(self, deadline: Deadline, errors: list[BaseException]) -> None:
         def stop(container: ServiceContainer) -> None:
             try:
-                container.stop(deadline.remaining())
+                container.stop_within(deadline.remaining())
             except BaseException as error:
                 _log.error(
                     "service %s did not stop cleanly", container.service_name, exc_info=error
@@ -148,9 +152,10 @@ class ServiceRunner:
         for group in _callers_first(self.containers):
             self._on_each(group, stop)
 
-    def kill(self, exc: Any = None) -> None:
-        """End all services at once; `wait()` then raises `exc`, if one is given."""
-        self._on_each(self.containers, lambda container: container.kill(exc))
+    def kill(self, exc_info: Any = None) -> None:
+        """End all services at once; `wait()` then raises the exception, if one is given."""
+        given = () if exc_info is None else (exc_info,)
+        self._on_each(self.containers, lambda container: container.kill(*given))
 
     def wait(self) -> None:
         """Wait until all services have ended; if one fails, stop the others and raise its error."""
@@ -184,6 +189,37 @@ class ServiceRunner:
         for thread in threads:
             if thread is not None:
                 thread.join()
+
+
+class _Gate:
+    """Where services that start together wait for one another before they let work in.
+
+    Each container's start is in a thread of its own, which may call anything. Whoever has failed,
+    or is stopped, is not waited for.
+    """
+
+    def __init__(self, containers: Iterable[ServiceContainer]) -> None:
+        self._changed = threading.Condition()  # guards _awaited
+        self._awaited = set(containers)
+        self._maker = threading.get_ident()
+
+    def leave(self, container: ServiceContainer) -> None:
+        """Have the others wait no longer for this one."""
+        with self._changed:
+            self._awaited.discard(container)
+            self._changed.notify_all()
+
+    def pass_through(self, container: ServiceContainer) -> None:
+        """Wait until all the others have come so far too."""
+        self.leave(container)
+        if threading.get_ident() == self._maker:
+            return  # no threads could be had, and the others come after us
+        with container.stopping.calling(self._look), self._changed:
+            self._changed.wait_for(lambda: not self._awaited or container.stopping.is_set())
+
+    def _look(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 def _callers_first(containers: Iterable[ServiceContainer]) -> Iterator[list[ServiceContainer]]:

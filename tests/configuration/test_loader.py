@@ -306,6 +306,10 @@ def test_a_value_can_nest_no_deeper_than_the_stack() -> None:
         parse_value("[" * 1500, "it")
 
 
+def test_what_would_be_substituted_is_dumped_in_quotes() -> None:
+    assert dump({"a": "${HOME}/x", "b": "$HOME"}) == "a: '${HOME}/x'\nb: $HOME\n"
+
+
 def test_what_is_dumped_means_the_same_and_keeps_its_order():
     shared = ["a"]
     entries = {

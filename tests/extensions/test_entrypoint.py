@@ -93,6 +93,11 @@ def test_expected_exceptions_are_refused_when_they_are_no_exceptions(wrong: Any)
         Fire(expected_exceptions=wrong)
 
 
+def test_unknown_option_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"^Fire has no option 'targett'$"):
+        Fire(targett=1)
+
+
 def test_clone_keeps_what_was_declared() -> None:
     declaration = Fire("t", expected_exceptions=[KeyError], sensitive_arguments=("password",))
     container = FakeContainer()

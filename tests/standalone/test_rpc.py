@@ -273,6 +273,12 @@ def test_start_waits_for_an_absent_broker_no_longer_than_a_call_may_take(
         rpc_client.start()
 
 
+@pytest.mark.parametrize("timeout", ["1", 0, -1, True, float("nan")])
+def test_timeout_of_a_client_is_checked_when_it_is_made(amqp_config, timeout):
+    with pytest.raises(ConfigurationError, match="timeout must be a number of seconds above 0"):
+        ClusterRpcClient(timeout=timeout, config=amqp_config)
+
+
 def test_client_that_is_called_itself_says_what_to_call(amqp_config):
     client = ClusterRpcClient(config=amqp_config)
     with pytest.raises(AttributeError, match=r"call services through what start\(\)"):

@@ -103,7 +103,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    node: yaml.ScalarNode = dumper.represent_str(text)
+    if "${" in text:
+        node.style = "'"  # read again without quotes, it would be substituted
+    return node
+
+
 _Dumper.add_representer(tuple, yaml.SafeDumper.represent_list)
+_Dumper.add_representer(str, _represent_text)
 
 
 def _parse_value(text: str) -> Any:

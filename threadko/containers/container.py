@@ -118,6 +118,11 @@ class ServiceContainer:
             find_own_calls=self._find_own_calls,
         )
         self._process = ProcessBound(f"the container of {self.service_name!r}")
+        #: Called between the halves of `start()`, where the services of a runner meet.
+        self.before_open: Callable[[], object] = lambda: None
+        # A subclass's sees each worker of the entrypoints, as it does in nameko.
+        self._is_spawning_overridden = type(self).spawn_worker is not ServiceContainer.spawn_worker
+        self._here = threading.local()  # with `run`, which runs a worker that is offered there
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -216,6 +221,7 @@ class ServiceContainer:
                 which this one is a fork.
         """
         self.prepare()
+        self.before_open()
         self.open()
 
     def prepare(self) -> None:
@@ -309,6 +315,12 @@ class ServiceContainer:
         else:
             self._carry_out_stop(previous, deadline)
 
+    def stop_within(self, timeout: float | None) -> None:
+        """Call `stop()`, a subclass's too, with this in place of SHUTDOWN_TIMEOUT."""
+        if timeout is not None:
+            self._shutdown_timeout = timeout
+        self.stop()
+
     def _stop_alone(self, previous: State | None, deadline: Deadline) -> None:
         try:
             self._carry_out_stop(previous, deadline)
@@ -369,15 +381,15 @@ class ServiceContainer:
 
     # Killing
 
-    def kill(self, exc: Any = None) -> None:
+    def kill(self, exc_info: Any = None) -> None:
         """End at once: abandon the workers, close everything, wait for nobody's code.
 
         Args:
-            exc: an exception (or an exc_info triple), which `wait()` then raises.
+            exc_info: an exception, or the triple with one, which `wait()` then raises.
         """
         if self._process.is_foreign:
             return  # the connections are the parent's
-        error = exc[1] if isinstance(exc, tuple) else exc
+        error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
         if self._life.take(Step.KILL) is None:
             if not self.owns_current_thread():
                 self._over.wait(_KILL_SECONDS)
@@ -431,7 +443,9 @@ class ServiceContainer:
     ) -> WorkerContext:
         """Run a worker on a thread of the pool, and return its context when it has begun.
 
-        Waits while every slot is taken, and until the container is open.
+        Waits while every slot is taken, and until the container is open. An override sees the
+        workers of all entrypoints; those of ours already hold a slot, and have run to their end
+        when this returns to it, so it is to call this in the same thread.
 
         Raises:
             WorkerPoolFull: called by a worker of this container while every slot is taken.
@@ -441,6 +455,11 @@ class ServiceContainer:
                 the container was made in the process of which this one is a fork.
         """
         self._process.check()
+        run = getattr(self._here, "run", None)
+        if run is not None:
+            self._here.run = None
+            ran: WorkerContext = run(entrypoint, args, kwargs, context_data, handle_result)
+            return ran
         if self._life.state is not State.RUNNING and self._never_begins():
             raise self._life.refusal()
         worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
@@ -469,11 +488,8 @@ class ServiceContainer:
         `settle` is called in place of the entrypoint's. In a killed container nothing runs, and
         the context comes back as abandoned.
         """
-        worker_ctx = WorkerContext(
-            self, None, entrypoint, args, kwargs, context_data, message=message
-        )
-        self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
-        return worker_ctx
+        run = partial(self._run_here, settle, message)
+        return self._offer(run, entrypoint, args, kwargs, context_data, handle_result)
 
     def begin_worker(
         self,
@@ -485,8 +501,71 @@ class ServiceContainer:
         handle_result: HandleResult | None = None,
     ) -> WorkerSteps:
         """Return a worker that this thread, which holds a slot, runs step by step to its end."""
+        begun: list[WorkerSteps] = []
+        begin = partial(self._begin_here, begun)
+        self._offer(begin, entrypoint, args, kwargs, context_data, handle_result)
+        return begun[0]
+
+    def _run_here(
+        self,
+        settle: Settle | None,
+        message: Message | None,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None,
+        handle_result: HandleResult | None,
+    ) -> WorkerContext:
+        worker_ctx = WorkerContext(
+            self, None, entrypoint, args, kwargs, context_data, message=message
+        )
+        self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
+        return worker_ctx
+
+    def _begin_here(
+        self,
+        begun: list[WorkerSteps],
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None,
+        handle_result: HandleResult | None,
+    ) -> WorkerContext:
         worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
-        return self._workers.begin(worker_ctx, handle_result)
+        begun.append(self._workers.begin(worker_ctx, handle_result))
+        return worker_ctx
+
+    def _offer(
+        self,
+        run: Callable[..., WorkerContext],
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None,
+        handle_result: HandleResult | None,
+    ) -> WorkerContext:
+        """Have `run` run a worker, which passes by a subclass's `spawn_worker` on its way."""
+        if not self._is_spawning_overridden:
+            return run(entrypoint, args, kwargs, context_data, handle_result)
+        ran: list[WorkerContext] = []
+
+        def run_offered(*worker: Any) -> WorkerContext:
+            ran.append(run(*worker))
+            return ran[0]
+
+        self._here.run = run_offered
+        try:
+            self.spawn_worker(
+                entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
+            )
+        finally:
+            self._here.run = None
+        if not ran:
+            raise RuntimeError(
+                f"{type(self).__qualname__}.spawn_worker has run no worker: it must call that of"
+                " its base, in the same thread"
+            )
+        return ran[0]
 
     def open_line(self, name: str) -> Line:
         """Return a new waiting line for one source of work; its owner closes it in `cancel()`."""

@@ -47,7 +47,10 @@ class Extension:
         return instance
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Passed on for mixins that stand behind; what nobody takes is refused by `object`.
+        if (args or kwargs) and type(self).__mro__[-2] is Extension:
+            what = f"option {next(iter(kwargs))!r}" if kwargs else "use for so many arguments"
+            raise TypeError(f"{type(self).__name__} has no {what}")
+        # Passed on for mixins that stand behind.
         super().__init__(*args, **kwargs)
 
     def setup(self) -> None:

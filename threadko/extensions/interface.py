@@ -123,5 +123,5 @@ class Container(Protocol):
     def stop(self) -> None:
         """Stop gracefully."""
 
-    def kill(self, exc: Any = None) -> None:
-        """Stop at once, without waiting for anyone's code; `wait()` then raises `exc`."""
+    def kill(self, exc_info: Any = None) -> None:
+        """Stop at once, without waiting for anyone's code; `wait()` then raises the exception."""

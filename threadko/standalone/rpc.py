@@ -18,6 +18,7 @@ from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import run_in_thread, thread_name
 from threadko.configuration import config as global_config
+from threadko.configuration.checks import seconds
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
 from threadko.context import extend_call_id_stack, new_call_id, new_id
 from threadko.rpc.caller import Caller
@@ -59,6 +60,8 @@ class _RpcClient(ABC, Generic[_Target]):
         ):
             if value is not None:
                 values[key] = value
+        if timeout is not None:
+            timeout = seconds()("timeout", timeout)
         self._broker = BrokerSettings.from_config(values)
         self._settings = RpcSettings.from_config(values)
         workers = ContainerSettings.from_config(values)
