@@ -83,6 +83,8 @@ class FakeChannel:
 
 
 class FakeConnection:
+    blocked = False
+
     frame_max = 4096
 
     def __init__(self, link, prompt=True):
@@ -110,6 +112,8 @@ class FakeConnection:
 
 
 class FakeLink:
+    answer_timeout = 60.0
+
     def __init__(self):
         self.connection = FakeConnection(self)
         self.resets = []

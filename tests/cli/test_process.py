@@ -1,3 +1,4 @@
+import logging
 import queue
 import signal
 import sys
@@ -133,6 +134,38 @@ def test_second_signal_kills_and_leaves_the_process(run_shell):
     expect_calls(runner, "kill")
     with pytest.raises(Left, match="with 130"):
         code.result(TIMEOUT)
+
+
+class Stuck(logging.Handler):
+    """A pipe that nobody reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def emit(self, record):
+        self.goes_on.wait(TIMEOUT)
+
+
+def test_signals_are_heard_though_logging_is_stuck(run_shell):
+    runner = FakeRunner()
+    runner.may_stop.clear()
+    runner.kill = lambda: (runner.calls.put("kill"), runner.may_stop.wait(TIMEOUT))
+    shell, code = run_shell(runner)
+    expect_calls(runner, "start")
+    stuck = Stuck()
+    logging.getLogger("threadko.cli.process").addHandler(stuck)
+    try:
+        shell.signal(signal.SIGTERM)
+        expect_calls(runner, "stop")
+        shell.signal(signal.SIGTERM)
+        expect_calls(runner, "kill")
+        shell.signal(signal.SIGTERM)
+        with pytest.raises(Left, match="with 130"):
+            code.result(TIMEOUT / 2)
+    finally:
+        logging.getLogger("threadko.cli.process").removeHandler(stuck)
+        stuck.goes_on.set()
 
 
 def test_second_signal_leaves_even_if_killing_fails(run_shell, caplog):

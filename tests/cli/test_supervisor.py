@@ -306,9 +306,15 @@ def wait_changed(family, source, number, pid):
             threading.Event().wait(0.02)
 
 
-def test_command_that_cannot_be_started_is_tried_again(monkeypatch, caplog):
+@pytest.mark.parametrize("lacks_descriptors", [False, True])
+def test_command_that_cannot_be_started_is_tried_again(monkeypatch, caplog, lacks_descriptors):
+    def make_pair():
+        raise OSError(24, "Too many open files")
+
     monkeypatch.setattr(supervisor_room, "measure_pause", lambda failures: 0.01)
     supervisor = Supervisor(["/no/such/command"], 1, shutdown_timeout=1)
+    if lacks_descriptors:
+        monkeypatch.setattr(supervisor_room.socket, "socketpair", make_pair)
     with ThreadPoolExecutor() as executor:
         code = executor.submit(supervisor.run)
         wait_until(lambda: caplog.text.count("cannot be started") > 2)

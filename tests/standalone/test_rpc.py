@@ -297,6 +297,49 @@ def forget(known):
     gc.collect()
 
 
+@pytest.mark.usefixtures("service")
+def test_first_call_of_a_forked_client_may_fail_without_harm(amqp_config, broker_uri, proxy, name):
+    config = {**amqp_config, "AMQP_URI": proxy.uri_for(broker_uri), "BROKER_START_TIMEOUT": 0.1}
+    client = ClusterRpcClient(config=config, timeout=TIMEOUT)
+    client._is_inherited = True  # as in a child
+    proxy.refuse()
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            client._start_call(name, "echo", ("x",), {}, TIMEOUT)
+    proxy.accept()
+    client._start_timeout = TIMEOUT
+    assert client._start_call(name, "echo", ("x",), {}, TIMEOUT).result() == "x"
+    client.stop()
+
+
+@pytest.mark.usefixtures("service")
+def test_two_threads_may_make_the_first_call_of_a_forked_client(amqp_config, name):
+    class Racing(ClusterRpcClient):
+        """Another thread starts it just when one has seen that it has no caller."""
+
+        caller = None
+        races = False
+
+        @property
+        def _caller(self):
+            seen = self.caller
+            if self.races:
+                self.races = False
+                thread = threading.Thread(target=self.start)
+                thread.start()
+                thread.join(TIMEOUT)
+            return seen
+
+        @_caller.setter
+        def _caller(self, caller):
+            self.caller = caller
+
+    client = Racing(config=amqp_config, timeout=TIMEOUT)
+    client._is_inherited = client.races = True
+    assert client._start_call(name, "echo", ("x",), {}, TIMEOUT).result() == "x"
+    client.stop()
+
+
 def test_client_that_is_forgotten_is_stopped_and_warned_of(amqp_config):
     before = list_threads()
     known = [ClusterRpcClient(config=amqp_config).start()]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -249,6 +250,26 @@ def test_clients_that_say_nothing_are_left_when_the_door_closes(listener, connec
     listener.close_door(Deadline(TIMEOUT))
     assert client.read_to_end() == b""
     assert not listener.connections
+
+
+def test_request_in_two_pieces_is_answered_when_the_door_closes_in_between(listener, connect):
+    [client] = connect_to(listener, connect, 1)
+    [connection] = listener.waiting_connections()
+    communicate, half = connection.communicate, threading.Event()
+
+    def tell_of_the_first_piece():
+        keep = communicate()
+        half.set()
+        return keep
+
+    connection.communicate = tell_of_the_first_piece
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    with listener.closing.calling(lambda: client.send(head)):
+        closing = in_thread(partial(listener.close_door, Deadline(TIMEOUT)))
+        assert half.wait(TIMEOUT)
+        client.send(b"hello")
+        assert client.read_to_end().startswith(b"HTTP/1.1 200 ")
+        assert closing.finish() is None
 
 
 def test_request_that_no_worker_serves_is_answered_before_the_end(

@@ -2,6 +2,8 @@
 
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -471,13 +473,55 @@ def test_client_that_keeps_its_connection_goes_on_after_a_restart(serve, free_ad
             container.stop()
 
 
-def test_listener_that_cannot_start_leaves_the_address_free(serve, monkeypatch, free_address):
-    def refuse(target, name):
-        raise RuntimeError("can't start new thread")
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("start_thread", RuntimeError("can't start new thread")),
+        ("connections.ConnectionManager", OSError("too many open files")),
+    ],
+)
+def test_listener_that_cannot_start_leaves_the_address_free(
+    serve, monkeypatch, free_address, what, error
+):
+    def refuse(*args):
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("threadko.web.listener.start_thread", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(f"threadko.web.listener.{what}", refuse)
+        with pytest.raises(type(error), match=str(error)):
             serve(One, WEB_SERVER_ADDRESS=free_address)
     serve(One, WEB_SERVER_ADDRESS=free_address)
     assert get(free_address, "/one").text == "one"
+
+
+FORKED = """
+import os, sys
+from tests.web.test_server import One, Two
+from threadko.containers import ServiceContainer
+
+config = {"WEB_SERVER_ADDRESS": sys.argv[1]}
+parent = ServiceContainer(One, config=config)
+parent.start()
+child = os.fork()
+if child == 0:
+    try:
+        ServiceContainer(Two, config=config).start()
+    except BaseException as error:
+        print(error, flush=True)
+    finally:
+        os._exit(0)
+os.waitpid(child, 0)
+parent.stop()
+"""
+
+
+def test_forked_child_does_not_take_the_listener_of_its_parent_for_its_own(free_address):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, free_address],
+        capture_output=True,
+        text=True,
+        timeout=3 * TIMEOUT,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert "is taken" in done.stdout or "in use" in done.stdout, done

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from queue import SimpleQueue
 
 import pytest
@@ -12,7 +13,7 @@ from websockets.protocol import State
 
 from tests.support.timing import TIMEOUT, wait_until
 from threadko.concurrency.deadline import Deadline
-from threadko.web.sockets import SocketLoop, WebSocket, shake_hands
+from threadko.web.sockets import MAX_UNSERVED, SocketLoop, WebSocket, shake_hands
 
 HEADERS = [
     ("Host", "a"),
@@ -247,6 +248,23 @@ def test_silent_client_is_pinged_then_cut_off():
     client.sendall(frame(b"", opcode=10))
     assert read_frame(client) == (9, b"")
     assert read_frame(client) is None
+    assert rig.ended.get(timeout=TIMEOUT) is websocket
+    rig.loop.abort_all()
+    client.close()
+
+
+def test_client_whose_messages_we_do_not_read_is_not_silent():
+    rig = Rig()
+    rig.loop._on_message = lambda websocket: None  # a worker is at the first of them
+    websocket, client = rig.open()
+    client.sendall(frame(b"call") * (2 * MAX_UNSERVED))
+    wait_until(lambda: len(websocket.unserved) >= MAX_UNSERVED)
+    far = time.monotonic() + 1000
+    websocket.look(far, TIMEOUT)
+    assert not websocket.is_over
+    with websocket.lock:
+        websocket.unserved.clear()
+    websocket.look(far + 1000, TIMEOUT)
     assert rig.ended.get(timeout=TIMEOUT) is websocket
     rig.loop.abort_all()
     client.close()

@@ -1,5 +1,6 @@
 """Sockets that do not block by surprise."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -105,3 +106,23 @@ def test_abort_does_not_take_tls_off(tmp_path):
         with pytest.raises(OSError):  # noqa: PT011 - TLS or the system says it
             stream.flush()
     shaking.join(TIMEOUT)
+
+
+def test_drain_ends_though_a_byte_comes_now_and_then(pair, monkeypatch):
+    monkeypatch.setattr("threadko.web.streams._DRAIN_SECONDS", 0.1)
+    stream, other = pair
+    over = threading.Event()
+
+    def dribble():
+        while not over.wait(0.01):
+            with contextlib.suppress(OSError):
+                other.send(b"x")
+
+    dribbling = threading.Thread(target=dribble, daemon=True)
+    draining = threading.Thread(target=stream.drain, args=(1024 * 1024,), daemon=True)
+    dribbling.start()
+    draining.start()
+    draining.join(TIMEOUT)
+    over.set()
+    dribbling.join(TIMEOUT)
+    assert not draining.is_alive()

@@ -150,6 +150,19 @@ def test_protocol_to_the_letter(chat):
     close()
 
 
+def test_message_that_a_worker_has_found_already_is_served_once(chat, caplog):
+    client = chat()
+    assert client.call("join", channel="a") == (["a"], [])
+    server = next(
+        each for each in chat.container.subextensions if type(each).__name__ == "WebSocketServer"
+    )
+    [websocket] = server._loop._sockets.values()
+    server._on_message(websocket)  # as the loop does behind a worker's back
+    assert not websocket.serving
+    assert client.call("join", channel="b") == (["a", "b"], [])
+    assert "Traceback" not in caplog.text
+
+
 BAD_MESSAGES = [
     ("nonsense", "MalformedRequest", ["Invalid JSON data"]),
     ("[]", "MalformedRequest", ["Invalid JSON data"]),

@@ -18,7 +18,7 @@ from itertools import chain, takewhile
 
 from threadko.amqp.connection import Channel, ChannelHandler, Connection
 from threadko.amqp.entities import Exchange, Queue
-from threadko.amqp.link import Link
+from threadko.amqp.link import Expectation, Link
 from threadko.amqp.message import check_sendable, decode_properties, publish_frames
 from threadko.amqp.topology import Steps, declare, declare_frames, declare_queue, run_steps
 from threadko.concurrency.timers import Timer
@@ -136,6 +136,7 @@ class ConfirmChannel(ChannelHandler):
         self._closing: Callable[[], None] | None = None
         self._reopening: Timer | None = None
         self._on_drained: Callable[[], None] | None = None
+        self._answer = Expectation(link, f"the opening of channel {number}")
 
     def __len__(self) -> int:
         """How many messages are not settled yet."""
@@ -154,12 +155,21 @@ class ConfirmChannel(ChannelHandler):
     def is_ready(self) -> bool:
         """Whether a message sent now is written at once."""
         lane_is_free = self._suspect is None and not self._suspects
-        return self._ready and not self._paused and lane_is_free
+        return self._may_write and lane_is_free
+
+    @property
+    def _may_write(self) -> bool:
+        # A broker that blocks us reads nothing: what were written would lie in the buffer of the
+        # socket, where nobody can take it out again when its time has passed.
+        connection = self._link.connection
+        is_blocked = connection is not None and connection.blocked
+        return self._ready and not self._paused and not is_blocked
 
     def open(self, connection: Connection) -> None:
         """Open the channel on a new connection, or anew on the same one."""
         self._ready = False
         self._next_tag = 1
+        self._answer.begin()
         self._channel = connection.open_channel(
             self._number, self, on_open=self._opened, on_close=self._closed
         )
@@ -175,6 +185,7 @@ class ConfirmChannel(ChannelHandler):
         """The connection is gone: keep what may be written again, fail what may not."""
         self._channel = None
         self._ready = self._paused = False
+        self._answer.end()
         self._do_not_reopen()
         unknown = [*self._unconfirmed.values(), *self._suspects]  # in the order of sending
         self._suspects.clear()
@@ -216,10 +227,7 @@ class ConfirmChannel(ChannelHandler):
     def resume(self) -> None:
         """Write what has come since ``pause()``."""
         self._paused = False
-        if self._ready and self._suspects:
-            self._next_suspect()
-        elif self._ready:
-            self._write_backlog()
+        self._go_on()
 
     def forget(self, message: Outgoing) -> None:
         """Nobody waits for it any more: do not write it, or not again, and report nothing."""
@@ -236,6 +244,7 @@ class ConfirmChannel(ChannelHandler):
     def close(self, done: Callable[[], None]) -> None:
         """Close the channel; ``done`` is called when the broker has confirmed that it did."""
         self._do_not_reopen()
+        self._answer.end()
         channel = self._channel
         if channel is None or channel.is_closed or channel.is_closing:
             done()
@@ -263,6 +272,10 @@ class ConfirmChannel(ChannelHandler):
         if self._suspect is not None or self._suspects:
             self._next_suspect()
         self._check_drained()
+
+    def on_unblocked(self) -> None:
+        """Write what has come while the broker blocked us."""
+        self._go_on()
 
     def on_return(self, code: int, text: str, header: bytes, body: bytes) -> None:
         """Tell a mandatory message that it came back."""
@@ -295,6 +308,7 @@ class ConfirmChannel(ChannelHandler):
         if self._restoring and self._restore is not None:
             yield from declare_queue(channel, self._restore)
             self._restoring = False
+        self._answer.end()
         self._ready = True
         if self._suspects:
             self._next_suspect()
@@ -308,6 +322,7 @@ class ConfirmChannel(ChannelHandler):
             return
         self._channel = None
         self._ready = False
+        self._answer.end()
         if self._closing is not None:
             self._done_closing()
             return
@@ -364,7 +379,7 @@ class ConfirmChannel(ChannelHandler):
 
     def _next_suspect(self) -> None:
         """Write the next message that may be the culprit, when the one before is settled."""
-        if not self._ready or self._paused or self._unconfirmed:
+        if not self._may_write or self._unconfirmed:
             return
         self._suspect = None
         while self._suspects:
@@ -376,6 +391,12 @@ class ConfirmChannel(ChannelHandler):
                     return
                 self._suspect = None  # it could not even be written
         self._write_backlog()
+
+    def _go_on(self) -> None:
+        if self._suspects:
+            self._next_suspect()
+        else:
+            self._write_backlog()
 
     def _write_backlog(self) -> None:
         while self._backlog and self.is_ready:

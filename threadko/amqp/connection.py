@@ -87,6 +87,9 @@ class ChannelHandler:
     def on_confirm(self, tag: int, multiple: bool, accepted: bool) -> None:
         """Learn that the broker took (or refused) one message, or all up to ``tag``."""
 
+    def on_unblocked(self) -> None:
+        """Learn that the broker takes messages again."""
+
 
 class _Content:
     """A message that is arriving: its method is here, its header and body are not yet."""
@@ -213,6 +216,8 @@ class Connection(pika.SelectConnection):
 
     def _on_unblocked(self, _connection: object, _frame: object) -> None:
         self.blocked = False
+        for handler in list(self.handlers.values()):
+            handler.on_unblocked()
 
     def _proto_connection_made(self, transport: Any) -> None:
         # Instance attributes over pika's class constants: one receive per turn, of a useful size.

@@ -40,6 +40,7 @@ from threadko.exceptions import (
     ContainerStopped,
     ThreadkoError,
 )
+from threadko.utils.safelog import log_safely
 
 __all__ = ["Expectation", "Link", "Session"]
 
@@ -271,7 +272,8 @@ class Link:
         self._setup.end()
         self._was_up = True
         if self._failures:
-            _log.info("%s: connected to %s again", self.name, self.parameters.uri_redacted)
+            uri = self.parameters.uri_redacted
+            log_safely(_log, logging.INFO, "%s: connected to %s again", self.name, uri)
         self._failures = 0
         self._told.clear()
         with self._lock:
@@ -326,7 +328,8 @@ class Link:
         except OSError as fault:
             self._end_error = fault  # pika's way to say that no descriptors are left
         except BaseException as fault:  # a SystemExit must not end this thread either
-            _log.exception("%s: the connection failed in an unforeseen way", self.name)
+            text = "%s: the connection failed in an unforeseen way"
+            log_safely(_log, logging.ERROR, text, self.name, exc_info=fault)
             self._end_error = fault
         finally:
             loop.remove_timeout(connecting)
@@ -375,12 +378,12 @@ class Link:
             return  # raised to whoever started us
         uri = self.parameters.uri_redacted
         if was_up:
-            _log.warning("%s: lost the connection to %s: %s; trying again", self.name, uri, error)
+            text = "%s: lost the connection to %s: %s; trying again"
+            log_safely(_log, logging.WARNING, text, self.name, uri, error)
         elif self._is_news(uri, error):
             times = "" if self._failures == 1 else f" ({self._failures} failures so far)"
-            _log.warning(
-                "%s: cannot connect to %s: %s; trying again%s", self.name, uri, error, times
-            )
+            text = "%s: cannot connect to %s: %s; trying again%s"
+            log_safely(_log, logging.WARNING, text, self.name, uri, error, times)
 
     def _is_news(self, uri: str, error: ThreadkoError) -> bool:
         """Whether a failed attempt is logged: a new reason is, the same one ever more seldom."""
@@ -433,10 +436,13 @@ class Link:
 
     def _before_wait(self) -> float | None:
         """End a turn of the loop; returns when the earliest timer is due."""
-        timers = self._timers
+        timers, loop = self._timers, self._loop
         due = timers.next_at
-        if due is not None and due <= time.monotonic():
-            self._guard(lambda: timers.run_due(time.monotonic()))
+        # What was due when the sockets were last asked: where this thread was held up for long, the
+        # answer that a timer waits for may have come in time, and lie there.
+        now = time.monotonic() if loop is None else loop.asked_at
+        if due is not None and due <= now:
+            self._guard(lambda: timers.run_due(now))
         connection = self.connection
         if connection is not None:
             try:
@@ -464,7 +470,8 @@ class Link:
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:
-        _log.error("%s: a fault on the connection thread", self.name, exc_info=error)
+        text = "%s: a fault on the connection thread"
+        log_safely(_log, logging.ERROR, text, self.name, exc_info=error)
         if self.connection is not None:  # or it would be told as the end of the next one
             self._end_error = self._end_error or error
             self.reset(BrokerError(f"internal fault: {error!r}"))

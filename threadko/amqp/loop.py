@@ -45,6 +45,8 @@ class Loop:
     def __init__(self, before_wait: Callable[[], float | None]) -> None:
         self._before_wait = before_wait
         self._leaving = False
+        #: When it last asked the sockets, in monotonic seconds.
+        self.asked_at = time.monotonic()
         self._handlers: dict[int, Callable[[int, int], object]] = {}
         self._timers = TimerHeap()  # of pika's; the link has its own
         self._callbacks: deque[Callable[[], object]] = deque()
@@ -130,7 +132,9 @@ class Loop:
         return former
 
     def _turn(self, at: float | None) -> None:
-        for fd, events in self._poller.poll(self._timeout(at)):
+        found = self._poller.poll(self._timeout(at))
+        self.asked_at = time.monotonic()
+        for fd, events in found:
             if fd == self._wake_fd:
                 self._waker.rest()
                 continue

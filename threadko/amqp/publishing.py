@@ -16,6 +16,7 @@ and made anew. Order of stopping: no more messages are taken, those under way ar
 fail, then the connection closes.
 """
 
+import concurrent.futures
 import threading
 import time
 from collections import OrderedDict
@@ -53,6 +54,10 @@ _REFUSED, _MISSING = 403, 404
 
 # Guessed: less than that without a confirm is a busy broker, or a publisher in a great hurry.
 _SILENCE_SECONDS = 0.5
+
+# Guessed: for the connection's thread to tell of a deadline. It is held up for ever by whoever
+# waits for it with a lock that it needs: a log handler that publishes, say.
+_LATE_SECONDS = 1.0
 
 
 class _Window:
@@ -197,7 +202,8 @@ class PublishLink:
         self._window = _Window(window)
         self._link = Link(parameters, name=name, session=self)
         self._killed = False  # set once, by any thread
-        self._declarations_lock = threading.Lock()  # guards _declarations
+        self._declarations_lock = threading.Lock()  # guards the two below
+        self._interrupted = False
         self._declarations: list[Declaration] = []  # that somebody waits for
 
         # Touched by the link's thread alone.
@@ -224,6 +230,7 @@ class PublishLink:
         """Let ``wait_up`` and ``declare`` give up."""
         self._link.interrupt()
         with self._declarations_lock:
+            self._interrupted = True
             declarations = list(self._declarations)
         for declaration in declarations:
             declaration.fail(ContainerStopped("stopped while declaring"))
@@ -242,6 +249,8 @@ class PublishLink:
             self.wait_up(deadline)
             declaration = Declaration(self._link, entities)
             with self._declarations_lock:
+                if self._interrupted:  # since, or while the link was up
+                    raise ContainerStopped("stopped while declaring")
                 self._declarations.append(declaration)
             try:
                 if not self._link.post(partial(self._declare, declaration)):
@@ -312,7 +321,8 @@ class PublishLink:
             UndeliverableMessage: it is mandatory, and no queue would have it.
             PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
         """
-        self.publish_async(
+        limit = Deadline((self._timeout if timeout is None else timeout) + _LATE_SECONDS)
+        future = self.publish_async(
             body,
             properties,
             exchange=exchange,
@@ -322,7 +332,14 @@ class PublishLink:
             declare=declare,
             declare_first=declare_first,
             timeout=timeout,
-        ).result()
+        )
+        try:
+            future.result(limit.remaining())
+        except concurrent.futures.TimeoutError:
+            reason = "no confirm in time; whether the message arrived is unknown"
+            raise PublishFailed(reason) from None
+        finally:
+            del future  # it refers to its error, whose traceback refers to this frame
 
     def publish_async(
         self,

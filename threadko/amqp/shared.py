@@ -67,13 +67,15 @@ class Borrowed:
         with _lock:
             entry = _entries[self._key]
             if entry.link is None or entry.link.has_ended:
-                entry.link = PublishLink(
+                link = PublishLink(
                     self._parameters,
                     name=thread_name("publisher", "connection"),
                     window=self._window,
                     max_message_size=self._max_message_size,
                 )
-                entry.link.start()
+                # Before it is noted: one that could not be started would never come up, nor end.
+                link.start()
+                entry.link = link
             return entry.link
 
 

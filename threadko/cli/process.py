@@ -158,15 +158,19 @@ class Shell:
         self._signals += 1
         name = signal.Signals(number).name
         if self._signals == 1:
-            _log.info("%s: stopping; a second signal kills", name)
             self._spawn("stop", lambda: self._report("stop", self._stop))
+            self._tell(logging.INFO, f"{name}: stopping; a second signal kills")
             return {"stop"}
         if self._signals == 2:
-            _log.warning("%s again: killing; a third signal leaves at once", name)
             self._spawn("kill", lambda: self._report("kill", self._runner.kill))
+            self._tell(logging.WARNING, f"{name} again: killing; a third signal leaves at once")
             return {"kill"}
         self._leave(ExitCode.KILLED)
         return set()
+
+    def _tell(self, level: int, text: str) -> None:
+        """Log on a thread of its own: a handler that is stuck must not keep signals unheard."""
+        self._spawn("tell", lambda: _log.log(level, "%s", text))
 
     def _spawn(self, role: str, target: Callable[[], None]) -> None:
         self._threads.append(start_thread(target, f"threadko-{role}"))

@@ -284,7 +284,11 @@ class Supervisor:
         child.restart_at = None
         child.reloads = False
         child.code = 0
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._fail_to_start(child, error)
+            return
         try:
             command = [*self._command, *self._adapt(child.number), "--as-child"]
             process = subprocess.Popen(
@@ -295,8 +299,7 @@ class Supervisor:
             )
         except OSError as error:
             ours.close()
-            _log.error("process %d cannot be started: %s", child.number, error)
-            self._restart_later(child)
+            self._fail_to_start(child, error)
             return
         finally:
             theirs.close()
@@ -431,6 +434,10 @@ class Supervisor:
                     self._order(child, signal.SIGTERM)
             elif child.started:
                 self._start(child)
+
+    def _fail_to_start(self, child: _Child, error: OSError) -> None:
+        _log.error("process %d cannot be started: %s", child.number, error)
+        self._restart_later(child)
 
     def _give_door(self, child: _Child, address: str, mode: int) -> None:
         reply = {"order": "door", "asked": address, "is": None, "error": None}

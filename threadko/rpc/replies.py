@@ -317,6 +317,7 @@ class CallLink:
         """``request`` is in the write buffer."""
         request.generation = self._link.generation
         request.confirms_before = self._requests.confirms
+        request.written_at = time.monotonic()
 
     def note_confirmed(self, request: Request) -> None:
         """The broker has ``request``."""
@@ -403,9 +404,12 @@ class CallLink:
             ),
         )
         # A broker that confirms others is alive, and one that blocks publishers says so. Only
-        # silence means a dead link, and only if it is still the link that the request went to.
+        # silence means a dead link, and only if it is still the link that the request went to; one
+        # that had to wait for the link may have been written a moment ago.
+        silence = time.monotonic() - request.written_at
         if (
             connection is not None
+            and silence >= self._publish_timeout / 2
             and request.generation == self._link.generation
             and request.confirms_before == self._requests.confirms
             and not blocked
@@ -416,10 +420,9 @@ class CallLink:
 
     def _replies_ready(self) -> None:
         connection = self._link.connection
+        self._requests.resume()
         if connection is not None and not self._requests.is_open:
             self._requests.open(connection)
-        else:
-            self._requests.resume()
 
     def _channel_closed(self, reason: BaseException) -> None:
         self._link.reset(reason if isinstance(reason, Exception) else RuntimeError(repr(reason)))

@@ -41,6 +41,7 @@ class Request(Outgoing):
         "resends",
         "service",
         "timeout",
+        "written_at",
     )
 
     call: RpcCall
@@ -75,6 +76,7 @@ class Request(Outgoing):
         self.confirm_by = 0.0  # monotonic seconds; set when it is handed to the link
         self.generation = 0  # of the link when it was last written; 0: not yet
         self.confirms_before = 0  # that had come when it was last written
+        self.written_at = 0.0  # last; monotonic seconds
 
     def on_written(self) -> None:
         """Remember when, for whoever must judge why its confirm does not come."""

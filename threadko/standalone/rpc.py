@@ -97,20 +97,23 @@ class _RpcClient(ABC, Generic[_Target]):
                 set, within the client's time-out.
         """
         with self._lock:
-            link = self._link
+            link, was_inherited = self._link, self._is_inherited
             if link is None:
-                link = self._link = self._make_link()
-                self._caller = Caller(link, self._serialization, self._options)
+                link = self._make_link()
+                caller = Caller(link, self._serialization, self._options)
+                # Before it is noted: one that could not be started would be waited for in vain.
+                link.start()
+                self._link, self._caller = link, caller
                 self._is_inherited = False
                 self._forgotten = weakref.finalize(self, _stop_forgotten, link, type(self).__name__)
                 self._forgotten.atexit = False
-                link.start()
         try:
             link.wait_up(Deadline(self._start_timeout))
         except BaseException:
             with self._lock:
                 if self._link is link:
                     self._let_go()
+                    self._is_inherited = was_inherited  # so that the next call tries again
             link.stop(0)  # not killed: what that raises is for workers, and no Exception
             raise
         return self._make_client()
@@ -171,8 +174,9 @@ class _RpcClient(ABC, Generic[_Target]):
         kwargs: dict[str, Any],
         timeout: float | None,
     ) -> RpcCall:
-        caller = self._caller
-        if caller is None and self._is_inherited:
+        # In this order, while `start` writes in the other: whoever comes second finds one of them.
+        is_inherited, caller = self._is_inherited, self._caller
+        if caller is None and is_inherited:
             self.start()
             caller = self._caller
         if caller is None:

@@ -5,6 +5,7 @@ that has come in part goes back to the selector, so dawdling senders hold no thr
 """
 
 import logging
+import select
 import socket
 import time
 from http import HTTPStatus
@@ -89,6 +90,20 @@ class HttpConnection:
     @last_used.setter
     def last_used(self, moment: float) -> None:
         pass
+
+    @property
+    def has_come(self) -> bool:
+        """Whether a part of a request has come."""
+        return self.reader.begun
+
+    def wait_for_more(self) -> bool:
+        """Wait for more of its request as long as it is new; False if nothing comes."""
+        poll = select.poll()
+        try:
+            poll.register(self.socket, select.POLLIN)
+        except (OSError, ValueError):
+            return False
+        return bool(poll.poll(1000 * max(0.0, self._began + NEW_SECONDS - time.monotonic())))
 
     def communicate(self) -> bool:
         """Answer what has come; False if the connection is to be closed."""

@@ -210,6 +210,7 @@ class _Server(wsgi.Server):
         self.software = "threadko"
         self.ssl_adapter = None if tls is None else _TlsAdapter(tls)
         self._waker = _Waker()
+        self._connections: Any = None
 
     def prepare(self) -> None:
         self.listener.door.socket.setblocking(False)
@@ -241,7 +242,8 @@ class _Server(wsgi.Server):
         spared = self._find_speaking(waiting, patience)
         for conn in spared:
             conn.is_spared = True
-        self._connections.close()
+        if self._connections is not None:  # for want of descriptors, it never stood
+            self._connections.close()
         self._waker.close()
         for conn in waiting:
             conn.is_spared = False
@@ -296,8 +298,14 @@ class _Server(wsgi.Server):
             except (OSError, ValueError, KeyError):
                 pass  # the connection was broken off, or the server has been closed meanwhile
         elif conn.is_new:
-            conn.is_waiting = True  # the accept thread has it, and `close` comes after that
-            return
+            if not conn.has_come:
+                conn.is_waiting = True  # the accept thread has it, and `close` comes after that
+                return
+            # A part of its request has come, and there is no selector any more: wait for the rest
+            # here, as long as it is new.
+            if conn.wait_for_more():
+                self.requests.put(conn)
+                return
         conn.close()
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:

@@ -8,6 +8,7 @@ and the last container at an address closes it.
 
 import contextlib
 import logging
+import os
 import ssl
 import threading
 import time
@@ -262,6 +263,17 @@ class _SharedListener:
 _lock = threading.Condition()  # guards both dictionaries and the members of each listener
 _listeners: dict[BindAddress | UnixAddress, _SharedListener] = {}
 _closing: dict[BindAddress | UnixAddress, _SharedListener] = {}  # their sockets are open still
+
+
+def _forget_all() -> None:
+    """In a forked child: the listeners serve the parent, and nobody will release that lock."""
+    global _lock
+    _lock = threading.Condition()
+    _listeners.clear()
+    _closing.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def _join(

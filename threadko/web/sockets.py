@@ -173,6 +173,8 @@ class WebSocket:
     def look(self, now: float, ping_seconds: float) -> None:
         """Ping whoever is silent, and give up whoever stays so."""
         with self.lock:
+            if len(self.unserved) >= MAX_UNSERVED:
+                self.heard, self.pinged = now, False  # it is we who do not listen
             silent = now - self.heard
             if silent >= 2 * ping_seconds or (self.closing is not None and now >= self.closing):
                 self._break()

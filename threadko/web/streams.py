@@ -10,10 +10,13 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from threadko.concurrency.deadline import Deadline
+
 __all__ = ["Stream"]
 
 _CHUNK: Final = 64 * 1024
 _LINGER_MILLISECONDS: Final = 200
+_DRAIN_SECONDS: Final = 1.0  # guessed: in all, for who sends a byte now and then
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -86,7 +89,8 @@ class Stream:
             self._sock.shutdown(socket.SHUT_WR)
             poll = select.poll()
             poll.register(self._sock, select.POLLIN)
-            while limit > 0 and poll.poll(_LINGER_MILLISECONDS):
+            deadline = Deadline(_DRAIN_SECONDS)
+            while limit > 0 and not deadline.expired and poll.poll(_LINGER_MILLISECONDS):
                 data = self._sock.recv(_CHUNK)
                 if not data:
                     return

@@ -219,7 +219,7 @@ class WebSocketServer(ProviderCollector, SharedExtension):
 
     def _on_message(self, websocket: WebSocket) -> None:
         with websocket.lock:
-            if websocket.serving:
+            if websocket.serving or not websocket.unserved:  # a worker has found them already
                 return
             websocket.serving = True
         self._serve_next(websocket)
