@@ -27,7 +27,7 @@ from threadko.extensions import (
     SharedExtension,
     WorkerContext,
 )
-from threadko.messaging import Exchange, Publisher, Queue, consume
+from threadko.messaging import Binding, Exchange, Publisher, Queue, consume
 from threadko.rpc import ClusterRpc, RpcCall, ServiceRpc, rpc
 from threadko.runners import ServiceRunner, run_services
 from threadko.standalone.events import event_dispatcher
@@ -39,6 +39,7 @@ from threadko.web.handlers import http
 
 orders = Exchange("orders", type="topic")
 paid = Queue("paid", exchange=orders, routing_key="order.paid")
+moved = Queue("moved", bindings=[Binding(orders, "order.sent"), Binding(orders, "order.back")])
 
 
 class Cache(DependencyProvider):

@@ -4,6 +4,7 @@ import json
 import queue
 import threading
 
+import kombu
 import pytest
 
 from tests.conftest import pika_channel
@@ -102,6 +103,42 @@ def test_several_queues_are_consumed_and_bound(broker_uri, names, start):
     publisher.publish(1, routing_key="a")
     publisher.publish(2, routing_key="b")
     assert {heard.take()[0], heard.take()[0]} == {1, 2}
+
+
+def test_queue_of_several_bindings_is_bound_by_each_on_every_connection(broker_uri, names, start):
+    name = names.queue("bound")
+    exchanges = [kombu.Exchange(f"{name}-{n}", "topic", auto_delete=True) for n in (1, 2)]
+    first, second = (each.name for each in exchanges)
+    bindings = [
+        kombu.binding(exchanges[0], "a.#"),
+        kombu.binding(exchanges[0], "b.#"),
+        kombu.binding(exchanges[1], "c"),
+    ]
+    heard = Heard()
+    publisher = Publisher(broker_uri, mandatory=True)
+
+    def hear_each():
+        for exchange, key in ((first, "a.x"), (first, "b.x"), (second, "c")):
+            publisher.publish(key, exchange=exchange, routing_key=key)
+        infos = [heard.take()[1].delivery_info for _ in range(3)]
+        return [(info["exchange"], info["routing_key"]) for info in infos]
+
+    with Proxy.for_uri(broker_uri) as proxy:
+        consumer = Consumer(
+            proxy.uri_for(broker_uri),
+            queues=[kombu.Queue(name, bindings=bindings)],
+            callbacks=[heard],
+        )
+        start(consumer)
+        assert hear_each() == [(first, "a.x"), (first, "b.x"), (second, "c")]
+        proxy.refuse()
+        proxy.cut()
+        amqp.delete_queue(broker_uri, name)
+        consumer.ready.clear()
+        proxy.accept()
+        assert consumer.wait_until_consumer_ready(TIMEOUT)
+        assert hear_each() == [(first, "a.x"), (first, "b.x"), (second, "c")]
+        consumer.stop()
 
 
 def test_stop_gives_back_what_no_callback_has_had(broker_uri, queue_name, start):

@@ -9,11 +9,13 @@ import threading
 import zlib
 from types import SimpleNamespace
 
+import kombu
 import pytest
 
 from tests.conftest import pika_channel
+from tests.support import amqp
 from tests.support.timing import TIMEOUT
-from threadko.amqp import Exchange, Queue, UndeliverableMessage
+from threadko.amqp import Binding, Exchange, Queue, UndeliverableMessage
 from threadko.amqp.publish import Publisher
 from threadko.exceptions import ConfigurationError, EncodeError, PublishFailed
 
@@ -95,6 +97,48 @@ def test_what_is_to_be_declared_is_there_before(broker_uri, names):
     with pika_channel(broker_uri) as channel:
         assert channel.basic_get(name, auto_ack=True)[2] == b"1"
         channel.queue_delete(name)
+
+
+@pytest.mark.parametrize("kind", ["kombu", "threadko"])
+def test_queue_of_several_bindings_is_bound_by_each_and_again_when_they_are_lost(
+    broker_uri, names, kind
+):
+    name = names.queue("declared")
+    first, second = f"{name}-first", f"{name}-second"
+    if kind == "kombu":
+        one, two = (kombu.Exchange(each, "topic", auto_delete=True) for each in (first, second))
+        bindings = [kombu.binding(one, "a.#"), kombu.binding(one, "b.#"), kombu.binding(two, "#")]
+        bound = kombu.Queue(name, bindings)
+    else:
+        one, two = (Exchange(each, "topic", auto_delete=True) for each in (first, second))
+        bound = Queue(name, one, "a.#", bindings=[Binding(one, "b.#"), Binding(two, "#")])
+    publisher = Publisher(broker_uri, declare=[bound], mandatory=True)
+
+    def publish_each():
+        for exchange, key in ((first, "a.x"), (first, "b.x"), (second, "x")):
+            publisher.publish(key, exchange=exchange, routing_key=key)
+        got = amqp.take_messages(broker_uri, name, 3)
+        return [each.method.exchange for each in got]
+
+    assert publish_each() == [first, first, second]
+    with pytest.raises(UndeliverableMessage):
+        publisher.publish("c", exchange=first, routing_key="c.x")
+    amqp.delete_exchange(broker_uri, first)
+    amqp.delete_exchange(broker_uri, second)
+    assert publish_each() == [first, first, second]
+    amqp.delete_queue(broker_uri, name)  # and with it the exchanges, which delete themselves
+    assert publish_each() == [first, first, second]
+
+
+def test_delayed_message_finds_each_binding_of_its_queue(broker_uri, names):
+    name = names.queue("delayed")
+    exchange = Exchange(f"{name}-x", "topic", auto_delete=True)
+    bound = Queue(name, bindings=[Binding(exchange, "a"), Binding(exchange, "b")])
+    publisher = Publisher(broker_uri, exchange=exchange, declare=[bound])
+    for key in ("a", "b"):
+        publisher.publish(key, routing_key=key, delay=0.05)
+    got = amqp.take_messages(broker_uri, name, 2)
+    assert sorted(each.method.routing_key for each in got) == ["a", "b"]
 
 
 def test_mandatory_message_without_a_queue_is_an_error(broker_uri, names):

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from threadko.amqp.entities import Exchange, Queue
+import pika.frame
+import pika.spec
+
+from threadko.amqp.entities import Binding, Exchange, Queue
 from threadko.amqp.topology import (
     declare_exchange,
     declare_frames,
@@ -87,6 +90,60 @@ def test_a_queue_without_exchange_is_not_bound() -> None:
     run_steps(declare_queue(channel, Queue("q")))
     channel.answer()
     assert [step[0] for step in channel.asked] == ["queue"]
+
+
+def bound_by_all() -> Queue:
+    topic, fanout = Exchange("topic", "topic"), Exchange("fanout", "fanout")
+    return Queue(
+        "q",
+        topic,
+        "a",
+        bindings=[
+            Binding(topic, "b", arguments={"n": 1}),
+            Binding(fanout),
+            Binding(Exchange("amq.direct"), "c"),
+        ],
+    )
+
+
+EXCHANGES_ONCE_THE_QUEUE_AND_EACH_BINDING = [
+    ("exchange", "topic"),
+    ("exchange", "fanout"),
+    ("queue", "q"),
+    ("bind", "topic", "a", {}),
+    ("bind", "amq.direct", "c", {}),
+    ("bind", "fanout", "", {}),
+    ("bind", "topic", "b", {"n": 1}),
+]
+
+
+def test_a_queue_is_bound_by_each_binding_and_each_exchange_is_declared_once() -> None:
+    channel = FakeChannel()
+    run_steps(declare_queue(channel, bound_by_all()))
+    while channel.answers:
+        channel.answer()
+    assert [
+        (what, given["exchange"], given["routing_key"], given["arguments"])
+        if what == "bind"
+        else (what, name)
+        for what, name, given in channel.asked
+    ] == EXCHANGES_ONCE_THE_QUEUE_AND_EACH_BINDING
+
+
+def test_frames_of_a_queue_bind_it_by_each_binding() -> None:
+    data = declare_frames(3, [bound_by_all()])
+    asked: list[tuple[Any, ...]] = []
+    while data:
+        size, frame = pika.frame.decode_frame(data)
+        data, method = data[size:], frame.method
+        assert (frame.channel_number, method.nowait) == (3, True)
+        if isinstance(method, pika.spec.Queue.Bind):
+            asked.append(("bind", method.exchange, method.routing_key, method.arguments))
+        elif isinstance(method, pika.spec.Queue.Declare):
+            asked.append(("queue", method.queue))
+        else:
+            asked.append(("exchange", method.exchange))
+    assert asked == EXCHANGES_ONCE_THE_QUEUE_AND_EACH_BINDING
 
 
 def test_an_answer_is_what_the_conversation_goes_on_with() -> None:

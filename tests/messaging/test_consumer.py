@@ -5,17 +5,19 @@ import queue
 import threading
 import time
 
+import kombu
 import pytest
 
 from tests.conftest import pika_channel
 from tests.containers.dummies import Gate, in_thread
 from tests.support import amqp
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.amqp import publish as amqp_publish
 from threadko.exceptions import BrokerRefused, ConfigurationError, WorkerKilled
 from threadko.extensions import DependencyProvider
 from threadko.messaging import (
+    Binding,
     Consumer,
     Exchange,
     Queue,
@@ -105,6 +107,41 @@ def serve(container_factory, amqp_config, names, heard, queue_name):
         return container
 
     return serve
+
+
+@pytest.mark.parametrize("kind", ["kombu", "threadko"])
+def test_queue_of_several_bindings_is_consumed_by_each_and_bound_again_when_it_is_deleted(
+    container_factory, amqp_config, names, heard, queue_name, broker_uri, kind
+):
+    first, second = f"{queue_name}-first", f"{queue_name}-second"
+    make = kombu.Exchange if kind == "kombu" else Exchange
+    one, two = (make(each, "topic", auto_delete=True) for each in (first, second))
+    if kind == "kombu":
+        bindings = [kombu.binding(one, "a.#"), kombu.binding(one, "b.#"), kombu.binding(two, "#")]
+        bound = kombu.Queue(queue_name, bindings)
+    else:
+        bound = Queue(queue_name, one, "a.#", bindings=[Binding(one, "b.#"), Binding(two, "#")])
+
+    class Consuming:
+        name = names.service()
+
+        @consume(bound)
+        def handle(self, body):
+            heard(body)
+
+    def hear_each():
+        publisher = amqp_publish.Publisher(broker_uri, mandatory=True)
+        for exchange, key in ((first, "a.x"), (first, "b.x"), (second, "c")):
+            publisher.publish(key, exchange=exchange, routing_key=key)
+        return {heard.take() for _ in range(3)}
+
+    container = container_factory(Consuming, config=amqp_config)
+    container.start()
+    assert hear_each() == {"a.x", "b.x", "c"}
+    amqp.delete_queue(broker_uri, queue_name)
+    wait_until(lambda: amqp.has_queue(broker_uri, queue_name))
+    wait_until(lambda: amqp.queue_consumers(broker_uri, queue_name) == 1)
+    assert hear_each() == {"a.x", "b.x", "c"}
 
 
 def depth(uri, name):

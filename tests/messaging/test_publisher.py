@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 
+import kombu
 import pytest
 
 from tests.conftest import pika_channel
@@ -89,6 +90,17 @@ def test_exchange_and_declarations_stand_when_the_service_runs(publishing, broke
     with pika_channel(broker_uri) as channel:
         channel.basic_publish(exchange.name, "a.b", b"x")
     assert amqp.expect_message(broker_uri, queue_name).body == b"x"
+
+
+def test_queue_of_kombu_is_declared_at_the_start_with_each_binding(
+    publishing, broker_uri, queue_name
+):
+    exchange = kombu.Exchange(f"{queue_name}-x", "topic", auto_delete=True)
+    bindings = [kombu.binding(exchange, key) for key in ("a.*", "b.*")]
+    publishing(Publisher(exchange=exchange, declare=[kombu.Queue(queue_name, bindings)]))
+    for key in ("a.x", "b.x"):
+        amqp.publish(broker_uri, key.encode(), exchange=exchange.name, routing_key=key)
+    assert [each.body for each in amqp.take_messages(broker_uri, queue_name, 2)] == [b"a.x", b"b.x"]
 
 
 def test_declaration_that_is_refused_fails_the_start(publishing, broker_uri, queue_name):

@@ -101,8 +101,8 @@ class ConfirmChannel(ChannelHandler):
         on_refused: called when the broker closes the channel before anything was written, so that
             it is our own declaring that it refuses; without it the connection is made anew.
         concerns_all: reply codes with which the broker refuses every message on this channel.
-        restore: declared anew, with its exchange and binding, when the broker says that the
-            exchange of a message is missing: the binding went with it.
+        restore: declared anew, with its exchanges and bindings, when the broker says that the
+            exchange of a message is missing: its binding went with it.
     """
 
     def __init__(

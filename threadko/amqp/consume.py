@@ -212,7 +212,7 @@ class Consumer:
         amqp_uri: the broker, or several nodes of one.
         ssl: as `AMQP_SSL`.
         login_method: PLAIN, AMQPLAIN or EXTERNAL.
-        queues: declared, with exchange and binding, whenever the connection is made.
+        queues: declared, with exchanges and bindings, whenever the connection is made.
         callbacks: each is called with the decoded body and the `Message`, in `run`'s thread; one
             of them has to settle the message.
         heartbeat: seconds.

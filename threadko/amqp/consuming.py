@@ -28,7 +28,7 @@ class ConsumerChannel(ChannelHandler):
     Args:
         link: whose thread owns this channel.
         number: of the channel.
-        queue: declared, with its exchange and binding, each time the channel opens.
+        queue: declared, with its exchanges and bindings, each time the channel opens.
         prefetch: unacknowledged messages that the broker may send; 0 for no limit.
         on_delivery: takes each message, on the link's thread.
         on_ready: called each time the channel stands, declared and, if wanted, consuming.

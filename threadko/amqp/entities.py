@@ -6,7 +6,7 @@ closing the channel is refused here, where the mistake is written down.
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import pika.data
 
 from threadko.exceptions import ConfigurationError
 
-__all__ = ["Exchange", "Queue", "as_exchange", "as_queue"]
+__all__ = ["Binding", "Exchange", "Queue", "as_binding", "as_exchange", "as_queue"]
 
 #: RabbitMQ refuses times (in ms) beyond 32 bits, and counts beyond 64 bits with a sign.
 _MAX_MILLISECONDS = 0xFFFFFFFF
@@ -49,10 +49,32 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Queue:
-    """A queue and its binding; without an exchange it is reached by the default exchange alone.
+class Binding:
+    """What brings messages of an exchange to a queue, one of its `bindings`."""
 
-    `expires` and `message_ttl` are seconds; `queue_arguments` is kombu's word for `arguments`.
+    exchange: Exchange
+    routing_key: str = ""
+    _: KW_ONLY
+    arguments: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        _check_exchange(self.exchange, "a binding")
+        if not self.exchange.name:
+            raise ConfigurationError(
+                "a binding needs an exchange with a name, nothing can be bound to the default one"
+            )
+        where = f"the binding to exchange {self.exchange.name!r}"
+        _check_text(self.routing_key, f"the routing key of {where}")
+        _own_mapping(self, "arguments", f"the arguments of {where}")
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue and what binds it; unbound it is reached by the default exchange alone.
+
+    `exchange`, `routing_key` and `binding_arguments` are one binding, `bindings` are all others;
+    their order does not matter, nor whether one of them is given twice. `expires` and
+    `message_ttl` are seconds; `queue_arguments` is kombu's word for `arguments`.
     """
 
     name: str = ""
@@ -72,16 +94,14 @@ class Queue:
     max_length: int | None = None
     max_length_bytes: int | None = None
     max_priority: int | None = None
+    bindings: Collection[Binding] = ()
     queue_arguments: InitVar[Mapping[str, Any] | None] = None
 
     def __post_init__(self, queue_arguments: Mapping[str, Any] | None) -> None:
         _check_text(self.name, "the name of a queue")
         _check_text(self.routing_key, f"the routing key of queue {self.name!r}")
-        if self.exchange is not None and not isinstance(self.exchange, Exchange):
-            raise ConfigurationError(
-                f"the exchange of queue {self.name!r} must be an Exchange, "
-                f"not {type(self.exchange).__name__}"
-            )
+        if self.exchange is not None:
+            _check_exchange(self.exchange, f"queue {self.name!r}")
         if queue_arguments is not None:
             if self.arguments is not None:
                 raise ConfigurationError(
@@ -90,6 +110,7 @@ class Queue:
             object.__setattr__(self, "arguments", queue_arguments)
         for attribute in ("arguments", "binding_arguments", "consumer_arguments"):
             _own_mapping(self, attribute, f"{attribute} of queue {self.name!r}")
+        object.__setattr__(self, "bindings", _order_bindings(self.bindings, self.name))
         self._check_limits()
 
     def _check_limits(self) -> None:
@@ -115,6 +136,7 @@ class Queue:
 
 
 _EXCHANGE_SHAPE = ("name", "type", "durable", "auto_delete", "arguments", "no_declare", "passive")
+_BINDING_SHAPE = ("exchange", "routing_key", "arguments")
 _QUEUE_SHAPE = (
     "name",
     "routing_key",
@@ -147,23 +169,37 @@ def as_exchange(value: Any) -> Exchange:
     return Exchange(**shape)
 
 
+def as_binding(value: Any) -> Binding:
+    """Return a binding for one of ours, one of kombu's, or whatever has the attributes of one.
+
+    Raises:
+        ConfigurationError: It has not, or its exchange is none, or the default exchange.
+    """
+    if isinstance(value, Binding):
+        return value
+    shape = _read_shape(value, _BINDING_SHAPE, "a Binding")
+    return Binding(**{**shape, "exchange": as_exchange(shape["exchange"])})
+
+
 def as_queue(value: Any) -> Queue:
     """Return a queue for one of ours, one of kombu's, or whatever has the attributes of one.
 
     Raises:
-        ConfigurationError: It has not, or it is bound more than once.
+        ConfigurationError: It has not, or one of its bindings cannot be used.
     """
     if isinstance(value, Queue):
         return value
     shape = _read_shape(value, _QUEUE_SHAPE, "a Queue")
-    if getattr(value, "bindings", None):
-        raise ConfigurationError(
-            f"queue {shape['name']!r} has several bindings: give it one exchange and routing_key"
-        )
+    bindings = getattr(value, "bindings", None) or ()
+    _check_collection(bindings, shape["name"])
     exchange = getattr(value, "exchange", None)
     # kombu's default exchange is an object too, without a name
     bound = exchange is not None and bool(getattr(exchange, "name", True))
-    return Queue(exchange=as_exchange(exchange) if bound else None, **shape)
+    return Queue(
+        exchange=as_exchange(exchange) if bound else None,
+        bindings=[as_binding(each) for each in bindings],
+        **shape,
+    )
 
 
 def _read_shape(value: Any, names: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -194,7 +230,45 @@ def _check_text(value: Any, what: str) -> None:
         raise ConfigurationError(f"{what} is {size} bytes long, AMQP allows 255: {value[:40]!r}...")
 
 
-def _own_mapping(entity: Exchange | Queue, attribute: str, what: str) -> None:
+def _check_exchange(value: Any, what: str) -> None:
+    if isinstance(value, Exchange):
+        return
+    kind = type(value).__name__
+    # kombu's queues take their bindings there too
+    hint = ", several bindings are given as bindings=" if _is_collection(value) else ""
+    raise ConfigurationError(f"the exchange of {what} must be an Exchange, not {kind}{hint}")
+
+
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _check_collection(bindings: Any, queue: str) -> None:
+    if not _is_collection(bindings):
+        raise ConfigurationError(
+            f"the bindings of queue {queue!r} must be a list, not {type(bindings).__name__}"
+        )
+
+
+def _order_bindings(bindings: Any, queue: str) -> tuple[Binding, ...]:
+    """Return the bindings once each, in an order of their own: equal queues have equal ones."""
+    if bindings is None:  # kombu's word for none
+        return ()
+    _check_collection(bindings, queue)
+    for each in bindings:
+        if not isinstance(each, Binding):
+            raise ConfigurationError(
+                f"the bindings of queue {queue!r} must be of Binding, not {type(each).__name__}"
+            )
+    return tuple(sorted(dict.fromkeys(bindings), key=_binding_order))
+
+
+def _binding_order(binding: Binding) -> tuple[str, str, str]:
+    arguments = repr(sorted((binding.arguments or {}).items()))  # the keys differ
+    return binding.exchange.name, binding.routing_key, arguments
+
+
+def _own_mapping(entity: Exchange | Binding | Queue, attribute: str, what: str) -> None:
     """Check a mapping of arguments, and keep a copy that nobody else changes."""
     value = getattr(entity, attribute)
     if value is None:

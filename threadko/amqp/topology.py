@@ -74,7 +74,7 @@ def run_steps(steps: Steps, channel: Channel | None = None) -> None:
 
 
 def declare(channel: Channel, entity: Exchange | Queue) -> Steps:
-    """Declare an exchange, or a queue with its exchange and binding."""
+    """Declare an exchange, or a queue with its exchanges and bindings."""
     if isinstance(entity, Exchange):
         yield from declare_exchange(channel, entity)
     else:
@@ -99,9 +99,9 @@ def declare_exchange(channel: Channel, exchange: Exchange) -> Steps:
 
 
 def declare_queue(channel: Channel, queue: Queue) -> Steps:
-    """Declare a queue with its exchange, and bind it."""
-    if queue.exchange is not None:
-        yield from declare_exchange(channel, queue.exchange)
+    """Declare a queue with the exchanges that it is bound to, and bind it."""
+    for exchange in _exchanges_of(queue):
+        yield from declare_exchange(channel, exchange)
     if queue.no_declare:
         return
     _tell(queue)
@@ -113,15 +113,30 @@ def declare_queue(channel: Channel, queue: Queue) -> Steps:
         arguments=dict(queue.declare_arguments),
         callback=done,
     )
+    for binding in _iter_bindings(queue):
+        yield _bind(channel, queue.name, *binding)
+
+
+def _bind(
+    channel: Channel, queue: str, exchange: str, routing_key: str, arguments: dict[str, Any]
+) -> Step:
+    return lambda done: channel.queue_bind(
+        queue, exchange, routing_key=routing_key, arguments=arguments, callback=done
+    )
+
+
+def _exchanges_of(queue: Queue) -> Iterable[Exchange]:
+    """Return the exchanges of a queue, each once however many bindings it has there."""
+    own = () if queue.exchange is None else (queue.exchange,)
+    return dict.fromkeys((*own, *(binding.exchange for binding in queue.bindings)))
+
+
+def _iter_bindings(queue: Queue) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield exchange, routing key and arguments of each binding that a queue has."""
     if queue.exchange is not None and queue.exchange.name:
-        exchange = queue.exchange.name
-        yield lambda done: channel.queue_bind(
-            queue.name,
-            exchange,
-            routing_key=queue.routing_key,
-            arguments=dict(queue.binding_arguments or {}),
-            callback=done,
-        )
+        yield queue.exchange.name, queue.routing_key, dict(queue.binding_arguments or {})
+    for binding in queue.bindings:
+        yield binding.exchange.name, binding.routing_key, dict(binding.arguments or {})
 
 
 def declare_frames(number: int, entities: Iterable[Exchange | Queue]) -> bytes:
@@ -149,8 +164,8 @@ def _methods(entity: Exchange | Queue) -> Iterator[pika.amqp_object.Method]:
                 arguments=dict(entity.arguments or {}),
             )
         return
-    if entity.exchange is not None:
-        yield from _methods(entity.exchange)
+    for exchange in _exchanges_of(entity):
+        yield from _methods(exchange)
     if entity.no_declare:
         return
     _tell(entity)
@@ -162,11 +177,11 @@ def _methods(entity: Exchange | Queue) -> Iterator[pika.amqp_object.Method]:
         nowait=True,
         arguments=dict(entity.declare_arguments),
     )
-    if entity.exchange is not None and entity.exchange.name:
+    for name, routing_key, arguments in _iter_bindings(entity):
         yield pika.spec.Queue.Bind(
             queue=entity.name,
-            exchange=entity.exchange.name,
-            routing_key=entity.routing_key,
+            exchange=name,
+            routing_key=routing_key,
             nowait=True,
-            arguments=dict(entity.binding_arguments or {}),
+            arguments=arguments,
         )

@@ -118,7 +118,7 @@ class Consumer(Entrypoint):
     outcome, `handle_message_processed` to settle messages in another way.
 
     Args:
-        queue: declared with its exchange and binding; one of ours or of kombu's.
+        queue: declared with its exchanges and bindings; one of ours or of kombu's.
         requeue_on_error: give a failed message back to its queue; after a pause, if it had come
             back before.
         expected_exceptions: logged as warnings.
