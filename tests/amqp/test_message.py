@@ -17,9 +17,10 @@ from threadko.amqp.message import (
     parse_deliver,
     parse_return,
     publish_frames,
+    read_delivery_mode,
     reject_frame,
 )
-from threadko.exceptions import EncodeError
+from threadko.exceptions import ConfigurationError, EncodeError
 
 ALL = {
     "content_type": "application/json",
@@ -92,6 +93,17 @@ def test_correlation_id_is_found_behind_headers_that_cannot_be_decoded():
 )
 def test_no_correlation_id_is_found_in_malformed_properties(raw):
     assert find_correlation_id(raw) is None
+
+
+@pytest.mark.parametrize(("value", "mode"), [(1, 1), (2, 2), ("transient", 1), ("persistent", 2)])
+def test_delivery_mode_is_a_number_or_its_word(value, mode):
+    assert read_delivery_mode(value) == mode
+
+
+@pytest.mark.parametrize("value", [0, 3, True, 1.0, "1", "Persistent", "", None, []])
+def test_other_delivery_mode_is_an_error_that_names_those_there_are(value):
+    with pytest.raises(ConfigurationError, match=r"must be 1 or 'transient', 2 or 'persistent'"):
+        read_delivery_mode(value)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,35 @@ def test_later_options_win_and_headers_are_merged(broker_uri, queue_name, take):
     assert properties.headers == {"a": "1", "b": "2", "c": "3", "d": "1"}
 
 
+def test_delivery_mode_may_be_kombu_s_word_wherever_it_is_given(broker_uri, queue_name, take):
+    class Quiet(Publisher):
+        delivery_mode = "transient"
+
+    Quiet(broker_uri).publish("x", routing_key=queue_name)
+    assert take().properties.delivery_mode == 1
+    publisher = Publisher(broker_uri, delivery_mode="transient", routing_key=queue_name)
+    publisher.publish("x")
+    assert take().properties.delivery_mode == 1
+    publisher.publish("x", delivery_mode="persistent")
+    assert take().properties.delivery_mode == 2
+
+
+def test_message_has_no_delivery_mode_where_a_subclass_has_none(broker_uri, queue_name, take):
+    class Unspoken(Publisher):
+        delivery_mode = None
+
+    Unspoken(broker_uri).publish("x", routing_key=queue_name)
+    assert take().properties.delivery_mode is None
+
+
+def test_wrong_delivery_mode_of_a_subclass_is_an_error(broker_uri, queue_name):
+    class Wrong(Publisher):
+        delivery_mode = "durable"
+
+    with pytest.raises(ConfigurationError, match="not 'durable'"):
+        Wrong(broker_uri).publish("x", routing_key=queue_name)
+
+
 def test_serializer_and_compression_are_the_call_s(broker_uri, queue_name, take):
     publisher = Publisher(broker_uri, serializer="yaml", routing_key=queue_name)
     publisher.publish({"a": 1})
@@ -169,6 +198,7 @@ def test_missing_exchange_fails_that_message_alone(broker_uri, queue_name, names
         ({"timeout": "x"}, ConfigurationError, "timeout must be seconds above 0"),
         ({"timeout": 0}, ConfigurationError, "timeout must be seconds above 0"),
         ({"delivery_mode": 7}, ConfigurationError, "delivery_mode must be 1"),
+        ({"delivery_mode": "durable"}, ConfigurationError, "2 or 'persistent', not 'durable'"),
         ({"declare": Queue("q")}, ConfigurationError, "declare must be a list"),
         ({"declare": [5]}, ConfigurationError, "an Exchange is wanted"),
         # The broker takes the shorter time for both, and drops neither the message nor the rest.

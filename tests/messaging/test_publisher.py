@@ -13,7 +13,7 @@ from tests.containers.dummies import Gate
 from tests.support import amqp
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
-from threadko.exceptions import BrokerRefused, WorkerKilled
+from threadko.exceptions import BrokerRefused, ConfigurationError, WorkerKilled
 from threadko.messaging import (
     Exchange,
     Publisher,
@@ -141,6 +141,20 @@ def test_two_publishers_share_a_connection_and_another_broker_has_its_own(
     client.run(1, {"routing_key": queue_name})
     new = [each.name for each in threading.enumerate() if each.name not in before]
     assert len([name for name in new if "-publisher-" in name]) == 2
+
+
+def test_delivery_mode_may_be_kombu_s_word(publishing, broker_uri, queue_name):
+    amqp.declare_queue(broker_uri, queue_name)
+    client = publishing(Publisher(delivery_mode="transient", routing_key=queue_name))
+    client.run("x", {})
+    client.run("x", {"delivery_mode": "persistent"})
+    got = amqp.take_messages(broker_uri, queue_name, 2)
+    assert [each.properties.delivery_mode for each in got] == [1, 2]
+
+
+def test_wrong_delivery_mode_is_an_error_where_it_stands():
+    with pytest.raises(ConfigurationError, match="2 or 'persistent', not 'durable'"):
+        Publisher(delivery_mode="durable")
 
 
 def test_undeliverable_and_refused_messages_are_errors_of_the_call(publishing, names):

@@ -53,6 +53,11 @@ def test_each_option_is_read() -> None:
     assert options.resends is None
 
 
+@pytest.mark.parametrize(("word", "mode"), [("transient", 1), ("persistent", 2)])
+def test_delivery_mode_may_be_kombus_word(word: str, mode: int) -> None:
+    assert read_options({"delivery_mode": word})[0].delivery_mode == mode
+
+
 @pytest.mark.parametrize(
     ("given", "resends"),
     [
@@ -82,7 +87,7 @@ def test_retry_says_how_often_a_request_is_written_again(
         ({"priority": 256}, "priority must be"),
         ({"priority": "high"}, "priority must be"),
         ({"delivery_mode": 3}, "delivery_mode must be"),
-        ({"delivery_mode": "persistent"}, "delivery_mode must be"),
+        ({"delivery_mode": "durable"}, "1 or 'transient', 2 or 'persistent', not 'durable'"),
         ({"compression": "rar"}, "no compression is named 'rar'"),
         ({"compression": 5}, "compression must be a name"),
         ({"serializer": 5}, "serializer must be a name"),

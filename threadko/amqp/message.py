@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from threadko.amqp.tables import decode_table, encode_shortstr, encode_table
-from threadko.exceptions import EncodeError
+from threadko.exceptions import ConfigurationError, EncodeError
 
 __all__ = [
     "Delivery",
@@ -30,11 +30,15 @@ __all__ = [
     "parse_deliver",
     "parse_return",
     "publish_frames",
+    "read_delivery_mode",
     "reject_frame",
 ]
 
 #: Milliseconds: RabbitMQ closes the channel over an expiration beyond it.
 MAX_EXPIRATION = 0xFFFFFFFF
+
+#: By kombu's words.
+_DELIVERY_MODES = {"transient": 1, "persistent": 2}
 
 #: What a frame adds to its payload: type, channel and size in front, the end octet behind.
 FRAME_OVERHEAD = 8
@@ -73,6 +77,21 @@ class Properties:
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
+
+
+def read_delivery_mode(value: Any) -> int:
+    """Return a delivery mode, 1 or 2, for its number or its word.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if isinstance(value, str) and value in _DELIVERY_MODES:
+        return _DELIVERY_MODES[value]
+    if isinstance(value, int) and not isinstance(value, bool) and value in (1, 2):
+        return value
+    raise ConfigurationError(
+        f"delivery_mode must be 1 or 'transient', 2 or 'persistent', not {value!r}"
+    )
 
 
 def encode_properties(properties: Properties) -> bytes:

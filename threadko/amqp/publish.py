@@ -10,7 +10,7 @@ from typing import Any
 
 from threadko.amqp.delays import delay_before_exchange, to_milliseconds
 from threadko.amqp.entities import Exchange, Queue, as_exchange, as_queue
-from threadko.amqp.message import MAX_EXPIRATION, Properties
+from threadko.amqp.message import MAX_EXPIRATION, Properties, read_delivery_mode
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
 from threadko.amqp.shared import Borrowed
@@ -44,7 +44,7 @@ class Publisher:
         serializer: for the payload, such as `json`, the configured one if None; `raw` takes text
             and bytes as they are.
         compression: such as `gzip`; none if None.
-        delivery_mode: 1 (transient) or 2 (persistent).
+        delivery_mode: 1 or "transient", 2 or "persistent".
         mandatory: whether a message that no queue takes is an `UndeliverableMessage`.
         expiration: seconds after which the broker drops the message if nobody has taken it.
         declare: exchanges and queues that are declared before.
@@ -68,7 +68,7 @@ class Publisher:
     """
 
     use_confirms = True
-    delivery_mode = 2
+    delivery_mode: int | str = 2
     mandatory = False
     priority = 0
     expiration: float | None = None
@@ -86,7 +86,7 @@ class Publisher:
         use_confirms: bool | None = None,
         serializer: str | None = None,
         compression: str | None = None,
-        delivery_mode: int | None = None,
+        delivery_mode: int | str | None = None,
         mandatory: bool | None = None,
         priority: int | None = None,
         expiration: float | None = None,
@@ -154,6 +154,8 @@ class Publisher:
         if options["compression"] is not None:
             headers[COMPRESSION_HEADER], body = compress(options["compression"], body)
         values = {name: options[name] for name in _PLAIN_PROPERTIES if name in options}
+        if options["delivery_mode"] is not None:
+            values["delivery_mode"] = read_delivery_mode(options["delivery_mode"])
         values["content_type"] = encoded.content_type
         values["content_encoding"] = encoded.content_encoding
         properties = Properties(
@@ -237,10 +239,8 @@ def check_values(options: Mapping[str, Any]) -> None:
     if declare is not None and not isinstance(declare, (list, tuple, set, frozenset)):
         raise ConfigurationError(f"declare must be a list of exchanges and queues, not {declare!r}")
     mode = options.get("delivery_mode")
-    if mode is not None and (isinstance(mode, bool) or mode not in (1, 2)):
-        raise ConfigurationError(
-            f"delivery_mode must be 1 (transient) or 2 (persistent), not {mode!r}"
-        )
+    if mode is not None:
+        read_delivery_mode(mode)
     timeout = options.get("timeout")
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (is_number and timeout > 0):

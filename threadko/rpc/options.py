@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from threadko.amqp.message import MAX_EXPIRATION, Properties, encode_properties
+from threadko.amqp.message import (
+    MAX_EXPIRATION,
+    Properties,
+    encode_properties,
+    read_delivery_mode,
+)
 from threadko.exceptions import ConfigurationError, EncodeError
 from threadko.serialization import check_compression
 
@@ -102,6 +107,8 @@ def read_options(options: Mapping[str, Any]) -> tuple[RequestOptions, Connection
     headers = {**_read_mapping(values, "headers"), **_read_mapping(values, "extra_headers")}
     properties = {name: values.pop(name) for name in _PROPERTIES if name in values}
     resends = _read_resends(values)
+    if "delivery_mode" in values:
+        values["delivery_mode"] = read_delivery_mode(values["delivery_mode"])
     known = {each.name for each in fields(RequestOptions)} - {"headers", "resends", "properties"}
     unknown = sorted(set(values) - known)
     if unknown:
@@ -153,8 +160,6 @@ def _check(options: RequestOptions) -> None:
             raise ConfigurationError(
                 f"expiration must be seconds from 0 to {MAX_EXPIRATION // 1000}, not {expiration!r}"
             )
-    if not _is_whole(options.delivery_mode, 1) or options.delivery_mode > 2:
-        raise ConfigurationError("delivery_mode must be 1 (transient) or 2 (persistent)")
     try:
         encode_properties(
             Properties(
