@@ -14,6 +14,7 @@ from tests.support.amqp import (
     delete_queue,
     expect_message,
     get_message,
+    open_channel,
     publish,
 )
 from tests.support.timing import TIMEOUT
@@ -37,6 +38,8 @@ class RawService:
     def __init__(self, uri: str, exchange: str, name: str) -> None:
         self._uri = uri
         self._exchange = exchange
+        with open_channel(uri) as channel:
+            channel.exchange_declare(exchange, "topic", durable=True)  # as every caller does
         self.queue = declare_queue(
             uri, f"rpc-{name}", durable=True, exchange=exchange, routing_key=f"{name}.*"
         )
