@@ -1,5 +1,6 @@
 import os
 import queue
+import threading
 
 import pytest
 
@@ -24,6 +25,36 @@ def watch(request, tmp_path, monkeypatch):
     made.look_into([str(tmp_path / "a")])
     made.look_into([str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "absent")])
     yield made
+    made.close()
+
+
+def test_other_files_beside_a_watched_one_are_no_news_when_their_folder_comes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sources, "_find_watchfiles", lambda: None)
+    monkeypatch.setattr(sources, "_LOOK_SECONDS", 0.02)
+    config, module = tmp_path / "config.yaml", tmp_path / "module.py"
+    for path in (config, module):
+        path.write_text("", encoding="utf-8")
+    told = queue.SimpleQueue()
+    made = SourceWatch([str(config)], told.put)
+    looks, looked = made._read_times, threading.Semaphore(0)
+
+    def look(folders):
+        times = looks(folders)
+        looked.release()
+        return times
+
+    made._read_times = look
+    made.start()
+    for _ in range(3):
+        assert looked.acquire(timeout=TIMEOUT)
+    made.look_into([str(tmp_path)])
+    for _ in range(3):
+        assert looked.acquire(timeout=TIMEOUT)
+    assert told.empty()
+    change(config)
+    assert told.get(timeout=TIMEOUT) == [str(config)]
     made.close()
 
 

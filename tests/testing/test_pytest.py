@@ -104,7 +104,7 @@ def test_defaults_of_the_plugin_of_nameko_still_mean_the_development_broker(pyte
     result.stdout.fnmatch_lines(["*there is no theirs.pem*"])
 
 
-@pytest.mark.parametrize(("is_blocked", "count"), [(False, 0), (True, 4)])
+@pytest.mark.parametrize(("is_blocked", "count"), [(False, 0), (True, 6)])
 def test_options_are_left_to_the_plugin_of_nameko_unless_that_is_blocked(
     monkeypatch, is_blocked, count
 ):

@@ -1,6 +1,7 @@
 """Results and exceptions as responses."""
 
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ImATeapot, MethodNotAllowed
 from werkzeug.wrappers import Response
 
@@ -12,6 +13,7 @@ from threadko.web.responses import (
 )
 
 JSON = {"Content-Type": "application/json"}
+AB = {"Content-Type": "a/b"}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,8 @@ JSON = {"Content-Type": "application/json"}
         (("404 Gone Fishing", b"x"), 404, {}, b"x"),
         ((200, {"X-Own": "1"}, "x"), 200, {"X-Own": "1"}, b"x"),
         ((200, JSON, "{}"), 200, JSON, b"{}"),
+        ((200, Headers({"X-Own": "1"}), "x"), 200, {"X-Own": "1"}, b"x"),
+        ((200, [("X-Own", "1"), ("Content-Type", "a/b")], "x"), 200, {"X-Own": "1"} | AB, b"x"),
         (iter([b"a", "b"]), 200, {}, b"ab"),
         ((part for part in ("a", "b")), 200, {}, b"ab"),
     ],
@@ -34,6 +38,12 @@ def test_result(result, status, headers, body):
     assert headers.items() <= dict(response.headers).items()
     if "Content-Type" not in headers:
         assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+
+
+def test_a_header_may_come_twice():
+    cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    response = response_from_result((200, cookies, "x"))
+    assert response.headers.getlist("Set-Cookie") == ["a=1", "b=2"]
 
 
 def test_response_is_itself():

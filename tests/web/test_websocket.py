@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
 from tests.containers.dummies import Gate, in_thread
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from tests.web.client import RawClient, TlsWebSocket
 from tests.web.conftest import find_server
 from threadko.exceptions import ConnectionNotFound
@@ -157,6 +157,7 @@ def test_message_that_a_worker_has_found_already_is_served_once(chat, caplog):
         each for each in chat.container.subextensions if type(each).__name__ == "WebSocketServer"
     )
     [websocket] = server._loop._sockets.values()
+    wait_until(lambda: not websocket.serving)
     server._on_message(websocket)  # as the loop does behind a worker's back
     assert not websocket.serving
     assert client.call("join", channel="b") == (["a", "b"], [])

@@ -78,21 +78,29 @@ def test_exchange_is_finished_when_the_response_is_closed(server):
     finished = []
 
     class Exchange:
+        streamed = True
+
         def finish(self):
             finished.append(True)
 
     def handle(request):
-        request.environ[EXCHANGE] = Exchange()
+        request.environ[EXCHANGE] = exchange
         return shared
 
+    exchange = Exchange()
     shared = Response("always the same")
     server.add("GET", "/a", handle)
     client = Client(WsgiApp(server))
-    for _ in range(3):
+    for number in range(3):
         answer = client.get("/a")
         assert answer.text == "always the same"
+        assert len(finished) == number
         answer.close()
-    assert finished == [True] * 3
+        assert len(finished) == number + 1
+    # Nothing of these is made in a worker, and clients like this one need not close them.
+    exchange.streamed = False
+    client.get("/a")
+    assert len(finished) == 4
 
 
 def test_cors_headers_come_with_every_answer(server, client):

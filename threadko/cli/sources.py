@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from threadko.concurrency.threads import start_thread, thread_name
@@ -66,7 +65,7 @@ class SourceWatch:
             self._thread.join(_LOOK_SECONDS)
 
     def _watch(self) -> None:
-        known: dict[str, int] = {}
+        known = self._read_times(())  # of the files
         seen: set[str] = set()
         while not self._closed.is_set():
             with self._lock:
@@ -77,15 +76,16 @@ class SourceWatch:
             changed = [
                 path
                 for path in times.keys() | known.keys()
-                if times.get(path) != known.get(path) and os.path.dirname(path) in seen
+                if times.get(path) != known.get(path)
+                and (os.path.dirname(path) in seen or path in self._files)
             ]
-            known, seen = times, {*folders, *(str(Path(file).parent) for file in self._files)}
+            known, seen = times, folders
             if changed:
                 if not self._closed.wait(_SETTLE_SECONDS):
                     known = self._read_times(folders)
                     self._on_change(sorted(changed))
                 continue
-            self._wait(seen, turn)
+            self._wait({*folders, *map(os.path.dirname, self._files)}, turn)
 
     def _read_times(self, folders: Iterable[str]) -> dict[str, int]:
         times = {}

@@ -82,6 +82,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
                 "help": "an entry of AMQP_SSL, its value in YAML; such as certfile=client.pem",
             },
         ),
+        # Of nameko's plugin, and about eventlet: a project may have them in its addopts.
+        (("--blocking-detection",), {"action": "store_true", "help": "accepted and ignored"}),
+        (
+            ("--suppress-nameko-eventlet-notification",),
+            {"action": "store_true", "help": "accepted and ignored"},
+        ),
     ):
         with contextlib.suppress(ValueError):  # another plugin has it already
             group.addoption(*names, **options)

@@ -20,12 +20,22 @@ from threadko.extensions import Container, Entrypoint, HandleResult
 from threadko.extensions.interface import WorkerSteps
 from threadko.utils.safelog import log_safely
 
-__all__ = ["EXCHANGE", "Exchange", "StreamBrokenError", "WorkerAbandoned", "refuse_for_now"]
+__all__ = [
+    "CONNECTION",
+    "EXCHANGE",
+    "Exchange",
+    "StreamBrokenError",
+    "WorkerAbandoned",
+    "refuse_for_now",
+]
 
 _log = logging.getLogger(__name__)
 
 #: Where a WSGI environ keeps the exchange of its request, for whoever sends the response.
 EXCHANGE: Final = "threadko.exchange"
+
+#: Where one of a request to our own listener keeps its connection.
+CONNECTION: Final = "threadko.connection"
 
 _RETRY_SECONDS: Final = 1
 

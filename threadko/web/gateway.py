@@ -14,18 +14,16 @@ from typing import Any, Final
 from cheroot import server, wsgi
 
 from threadko.utils.safelog import log_safely
-from threadko.web.exchange import EXCHANGE, StreamBrokenError, WorkerAbandoned
+from threadko.web.exchange import CONNECTION, EXCHANGE, StreamBrokenError, WorkerAbandoned
 from threadko.web.parser import Request
 from threadko.web.responses import check_head
 
-__all__ = ["ARRIVED", "Answer", "CONNECTION"]
+__all__ = ["ARRIVED", "Answer"]
 
 _log = logging.getLogger(__name__)
 
 #: Where an environ keeps the moment (monotonic seconds) at which its request was there.
 ARRIVED: Final = "threadko.arrived"
-#: Where an environ keeps its connection, for a protocol that takes it over.
-CONNECTION: Final = "threadko.connection"
 
 
 class Answer(server.HTTPRequest):

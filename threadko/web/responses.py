@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
@@ -32,7 +33,7 @@ def response_from_result(result: Any) -> Response:
     if isinstance(result, Response):
         return result
     status: int | str = 200
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | Headers | Iterable[tuple[str, str]] | None = None
     body = result
     if isinstance(result, tuple):
         if len(result) == 3:
@@ -46,14 +47,16 @@ def response_from_result(result: Any) -> Response:
             )
     if isinstance(status, bool) or not isinstance(status, (int, str)):
         raise TypeError(f"the status of a response must be an int or a str, not {status!r}")
-    if headers is not None and not isinstance(headers, Mapping):
-        raise TypeError(f"the headers of a response must be a mapping, not {headers!r}")
+    if headers is not None and not isinstance(headers, (Mapping, Headers, list, tuple)):
+        raise TypeError(
+            f"the headers of a response must be a mapping or a list of pairs, not {headers!r}"
+        )
     if not isinstance(body, (str, bytes, Iterator)):
         raise TypeError(
             "the body of a response must be text, bytes or an iterator of them, not"
             f" {type(body).__name__}"
         )
-    return Response(body, status=status, headers=None if headers is None else dict(headers))
+    return Response(body, status=status, headers=Headers(headers))
 
 
 def check_head(status: str, headers: Iterable[tuple[str, str]]) -> None:

@@ -43,6 +43,8 @@ class _Route(Generic[Handler]):
 
 def read_methods(methods: str) -> frozenset[str]:
     """Return the methods in a list with commas; `ConfigurationError` if there is none."""
+    if not isinstance(methods, str):
+        raise ConfigurationError(f"HTTP methods are text, such as 'GET,POST', not {methods!r}")
     found = frozenset(each.strip().upper() for each in methods.split(",") if each.strip())
     if not found or not all(each.isalpha() for each in found):
         raise ConfigurationError(

@@ -26,8 +26,8 @@ from threadko.extensions import ProviderCollector, SharedExtension
 from threadko.web.addresses import BindAddress, UnixAddress, open_door, parse_address
 from threadko.web.connection import NEW_SECONDS
 from threadko.web.cors import Cors
-from threadko.web.exchange import EXCHANGE, Exchange
-from threadko.web.gateway import ARRIVED, CONNECTION
+from threadko.web.exchange import CONNECTION, EXCHANGE, Exchange
+from threadko.web.gateway import ARRIVED
 from threadko.web.listener import HttpListener
 from threadko.web.parser import Limits
 from threadko.web.routes import Routes
@@ -138,6 +138,9 @@ class WebServer(ProviderCollector, SharedExtension):
         waited = time.monotonic() - request.environ.get(ARRIVED, time.monotonic())
         deadline = Deadline(max(0.0, self._settings.queue_timeout - waited))
         assert self.line is not None  # requests come after `start`
+        former = request.environ.get(EXCHANGE)
+        if former is not None:
+            former.finish()  # a middleware asks again
         exchange = Exchange(self.container, self.line, entrypoint, deadline)
         request.environ[EXCHANGE] = exchange
         connection = request.environ.get(CONNECTION)

@@ -36,8 +36,7 @@ from threadko.extensions import (
     SharedExtension,
     WorkerContext,
 )
-from threadko.web.exchange import refuse_for_now
-from threadko.web.gateway import CONNECTION
+from threadko.web.exchange import CONNECTION, refuse_for_now
 from threadko.web.hub import Connection, Subscriptions
 from threadko.web.server import WebServer
 from threadko.web.sockets import MAX_UNSERVED, SocketLoop, WebSocket, shake_hands

@@ -14,7 +14,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from threadko.utils.safelog import log_safely
 from threadko.web.cors import Cors
-from threadko.web.exchange import EXCHANGE, refuse_for_now
+from threadko.web.exchange import CONNECTION, EXCHANGE, refuse_for_now
 from threadko.web.responses import response_from_exception
 from threadko.web.routes import Routes
 
@@ -69,6 +69,10 @@ class WsgiApp:
         body: Iterable[bytes] = response(environ, start_response)
         exchange = environ.get(EXCHANGE)
         if exchange is None:
+            return body
+        if not exchange.streamed and CONNECTION not in environ:
+            # A server of somebody else's, or a client of tests, which may close nothing.
+            exchange.finish()
             return body
         # Not `call_on_close`, which a response that is returned again and again would collect.
         return ClosingIterator(body, exchange.finish)
