@@ -13,9 +13,11 @@ from tests.support import amqp
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
 from threadko.amqp import Exchange, Queue
-from threadko.amqp.consume import Consumer
+from threadko.amqp.consume import Consumer, Message
+from threadko.amqp.message import Delivery, Properties, encode_properties
 from threadko.amqp.publish import Publisher
-from threadko.exceptions import BrokerRefused, ConfigurationError
+from threadko.exceptions import BrokerRefused, ConfigurationError, DecodeError
+from threadko.serialization import Serialization
 
 
 @pytest.fixture
@@ -83,8 +85,9 @@ def test_callbacks_get_body_and_message_in_the_thread_of_run(broker_uri, queue_n
     assert body == {"a": 1}
     assert json.loads(message.body) == body
     assert message.headers == {"x": "y"}
-    info = {"exchange": "", "routing_key": queue_name, "redelivered": False}
+    info = {"exchange": "", "routing_key": queue_name, "redelivered": False, "delivery_tag": 1}
     assert message.delivery_info == info
+    assert message.payload is body
     consumer.stop()
     assert thread.finish() is None
     (ran_in, called_in) = threads
@@ -211,6 +214,36 @@ def test_unreadable_and_unaccepted_messages_are_rejected(broker_uri, queue_name,
     publisher.publish("good")
     assert heard.take()[0] == "good"
     consumer.stop()
+
+
+def make_message(body, **properties):
+    header = encode_properties(Properties(**properties))
+    delivery = Delivery(1, 2, False, "exchange", "key", header, body)
+    return Message(delivery, delivery.properties, Serialization.from_config({}), lambda *_: None)
+
+
+def test_payload_is_decoded_once_and_only_when_it_is_asked_for():
+    message = make_message(b"[1]", content_type="application/json", correlation_id="c-1")
+    assert message.decode() == [1]
+    assert message.decode() is not message.decode()
+    assert message.payload is message.payload
+    assert message.payload == [1]
+    assert message.properties["correlation_id"] == "c-1"
+    assert message.properties.get("reply_to") is None
+
+
+def test_payload_that_cannot_be_read_raises_each_time():
+    message = make_message(b"{", content_type="application/json")
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            message.payload  # noqa: B018
+
+
+def test_message_shows_neither_body_nor_headers_in_its_repr():
+    message = make_message(b"a secret", headers={"key": "a secret"})
+    assert message.payload
+    assert "secret" not in repr(message)
+    assert "secret" not in repr(message.properties)
 
 
 def test_no_ack_settles_before_the_callback(broker_uri, queue_name, start):

@@ -66,6 +66,26 @@ def test_properties_that_pika_encoded_are_read(values):
     assert decode_properties(encode_with_pika(values)) == Properties(**values)
 
 
+@pytest.mark.parametrize("values", CASES, ids="-".join)
+def test_properties_are_read_as_a_dict_of_those_that_there_are(values):
+    properties = Properties(**values)
+    assert dict(properties) == values
+    assert {name: properties.get(name, "none") for name in ALL} == {
+        name: values.get(name, "none") for name in ALL
+    }
+    assert [name for name in ALL if name in properties] == list(properties)
+
+
+@pytest.mark.parametrize("name", ["reply_to", "get", "__class__", "application_headers", 0])
+def test_property_that_is_not_there_is_a_key_error(name):
+    properties = Properties(correlation_id="c-1")
+    assert name not in properties
+    assert properties.get(name) is None
+    with pytest.raises(KeyError) as caught:
+        properties[name]
+    assert caught.value.args == (name,)
+
+
 def test_float_in_headers_survives():
     header = encode_properties(Properties(headers={"nameko.ratio": 1.5}))
     assert decode_properties(header).headers == {"nameko.ratio": 1.5}
@@ -185,6 +205,15 @@ def test_delivery_with_bad_properties_raises_each_time():
     for _ in range(2):
         with pytest.raises(ValueError, match="cut off"):
             delivery.properties  # noqa: B018
+
+
+def test_delivery_says_how_it_came():
+    assert make_delivery(b"").info == {
+        "delivery_tag": 7,
+        "redelivered": True,
+        "exchange": "nameko-rpc",
+        "routing_key": "service.method",
+    }
 
 
 def test_delivery_shows_no_payload_in_its_repr():

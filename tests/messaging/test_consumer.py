@@ -341,6 +341,54 @@ def test_handle_message_may_be_overridden(serve, send, heard, broker_uri, queue_
     assert depth(broker_uri, queue_name) == 0
 
 
+def read_as_kombu(message):
+    """What code for nameko reads of a message."""
+    return {
+        "correlation_id": message.properties["correlation_id"],
+        "reply_to": message.properties.get("reply_to"),
+        "has reply_to": "reply_to" in message.properties,
+        "headers": dict(message.headers),
+        "routing_key": message.delivery_info["routing_key"],
+        "exchange": message.delivery_info["exchange"],
+        "redelivered": message.delivery_info["redelivered"],
+        "delivery_tag": message.delivery_info["delivery_tag"],
+        "content": (message.content_type, message.content_encoding),
+        "body": message.body,
+        "payload": message.payload,
+    }
+
+
+def test_handle_message_reads_its_message_as_it_is_in_kombu(serve, send, heard, queue_name):
+    seen = []
+
+    class Reading(Consumer):
+        def handle_message(self, body, message):
+            seen.append((read_as_kombu(message), message.payload is body))
+            super().handle_message(body, message)
+
+    serve(entrypoint=Reading.decorator)
+    send({"a": 1}, correlation_id="c-1", headers={"key": "value"}, content_encoding="utf-8")
+    assert heard.take() == {"a": 1}
+    assert seen == [
+        (
+            {
+                "correlation_id": "c-1",
+                "reply_to": None,
+                "has reply_to": False,
+                "headers": {"key": "value"},
+                "routing_key": queue_name,
+                "exchange": "",
+                "redelivered": False,
+                "delivery_tag": 1,
+                "content": ("application/json", "utf-8"),
+                "body": b'{"a": 1}',
+                "payload": {"a": 1},
+            },
+            True,
+        )
+    ]
+
+
 def test_handle_message_processed_may_be_overridden(serve, send, heard, broker_uri, queue_name):
     processed = queue.SimpleQueue()
 

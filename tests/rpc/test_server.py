@@ -1,4 +1,5 @@
 import itertools
+import json
 import logging
 import struct
 import threading
@@ -17,10 +18,13 @@ from tests.support.amqp import (
     queue_depth,
 )
 from tests.support.timing import TIMEOUT
+from threadko.amqp.message import Delivery, Properties, encode_properties
 from threadko.containers import ServiceContainer
-from threadko.exceptions import MethodNotFound, WorkerKilled
+from threadko.exceptions import DecodeError, MethodNotFound, WorkerKilled
 from threadko.extensions import DependencyProvider
 from threadko.rpc import Rpc, rpc
+from threadko.rpc.server import RpcMessage
+from threadko.serialization import Serialization
 
 RIGHT = {"args": [1], "kwargs": {}}
 
@@ -453,6 +457,49 @@ def test_request_whose_worker_is_always_killed_is_answered(
 def test_no_service_is_known_when_nobody_has_ever_served(broker_uri, caller, name):
     with pytest.raises(UnroutableError):
         caller.send("nobody.echo", RIGHT)
+
+
+def test_handle_message_reads_its_message_as_it_is_in_kombu(
+    name, amqp_config, broker_uri, rpc_exchange
+):
+    seen = []
+
+    class Reading(Rpc):
+        def handle_message(self, body, message):
+            seen.append(message)
+            assert message.payload is body
+            super().handle_message(body, message)
+
+    service_cls = make_service(name, read=Reading.decorator(lambda self, value: value))
+    service_cls.read.__name__ = "read"
+    with running(service_cls, amqp_config):
+        with RawCaller(broker_uri, rpc_exchange) as caller:
+            correlation_id = caller.send(f"{name}.read", RIGHT, headers={"key": "a secret"})
+            assert caller.take()[1]["result"] == 1
+    (message,) = seen
+    assert message.properties["correlation_id"] == correlation_id
+    assert message.properties.get("reply_to") == caller.reply_to
+    assert message.properties.get("message_id") is None
+    assert "message_id" not in message.properties
+    assert message.headers == {"key": "a secret"}
+    assert message.delivery_info == {
+        "exchange": rpc_exchange,
+        "routing_key": f"{name}.read",
+        "redelivered": False,
+        "delivery_tag": 1,
+    }
+    assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
+    assert json.loads(message.body) == message.payload == RIGHT
+    assert "secret" not in repr(message)
+
+
+def test_payload_of_a_request_that_cannot_be_read_raises_each_time():
+    header = encode_properties(Properties(content_type="application/json"))
+    delivery = Delivery(1, 1, False, "nameko-rpc", "service.method", header, b"{")
+    message = RpcMessage(delivery, Serialization.from_config({}))
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            message.payload  # noqa: B018
 
 
 def test_no_more_is_taken_than_the_prefetch(name, amqp_config, broker_uri, rpc_exchange):

@@ -35,14 +35,16 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 
+_UNREAD: Any = object()
+
 
 class Message:
     """A message that was received; it is settled once, by any thread.
 
     Attributes:
-        body: as bytes; `decode()` returns what it means.
-        properties: those of AMQP, headers among them.
-        delivery_info: `exchange`, `routing_key` and `redelivered`.
+        body: as bytes; `payload` is what it means.
+        properties: those of AMQP, headers among them; also to be read as a dict.
+        headers: by name.
     """
 
     def __init__(
@@ -57,12 +59,8 @@ class Message:
         self.headers = dict(properties.headers or {})
         self.content_type = properties.content_type
         self.content_encoding = properties.content_encoding
-        self.delivery_info = {
-            "exchange": delivery.exchange,
-            "routing_key": delivery.routing_key,
-            "redelivered": delivery.redelivered,
-        }
         self._delivery = delivery
+        self._payload = _UNREAD
         self._serialization = serialization
         self._settle = settle
         self._lock = threading.Lock()
@@ -78,6 +76,18 @@ class Message:
         """Whether it was delivered before, and may have been handled."""
         return self._delivery.redelivered
 
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """Its `exchange`, `routing_key`, `redelivered` and `delivery_tag`."""
+        return self._delivery.info
+
+    @property
+    def payload(self) -> Any:
+        """The value in the body, decoded once; `DecodeError` if it cannot be read."""
+        if self._payload is _UNREAD:
+            self._payload = self.decode()
+        return self._payload
+
     def take_over(self) -> Delivery | None:
         """Return the delivery for the caller to settle; None if it was settled before."""
         with self._lock:
@@ -85,7 +95,7 @@ class Message:
         return None if was_settled else self._delivery
 
     def decode(self) -> Any:
-        """Return the value in the body; `DecodeError` if it cannot be read."""
+        """Return the value in the body, made anew; `DecodeError` if it cannot be read."""
         return self._serialization.decode(
             self.body,
             self.content_type,
@@ -365,7 +375,7 @@ class Consumer:
         message = Message(delivery, properties, self._serialization, settle)
         if error is None:
             try:
-                body = message.decode()
+                body = message.payload
             except DecodeError as exc:
                 error = exc
         if error is not None:

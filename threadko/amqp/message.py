@@ -9,7 +9,7 @@ connection thread only cuts bytes: `publish_frames`, `ack_frame`, `reject_frame`
 import functools
 import operator
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,7 @@ _SETTLE = struct.Struct(">BHIHHQBB")  # a whole basic.ack or basic.reject
 class Properties:
     """The properties of a message, named as in AMQP; None where the message has none.
 
+    They can be read as those of kombu are, too: as a dict of the ones that the message has.
     `expiration` is text that counts milliseconds, `timestamp` whole seconds since 1970.
     """
 
@@ -77,6 +78,27 @@ class Properties:
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a property, or `default` if the message does not have it."""
+        value = getattr(self, name) if name in _NAMES else None
+        return default if value is None else value
+
+    def keys(self) -> list[str]:
+        """Return the names of those that the message has, in the order of AMQP."""
+        return [name for name in _NAMES if getattr(self, name) is not None]
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
 
 
 def read_delivery_mode(value: Any) -> int:
@@ -235,6 +257,7 @@ _FIELDS: tuple[tuple[str, int, _Encode, _Decode], ...] = (
     ("cluster_id", 1 << 2, encode_shortstr, _decode_shortstr),
 )
 
+_NAMES = dict.fromkeys(name for name, *_ in _FIELDS)  # a set that keeps its order
 
 _get_values = operator.attrgetter(*(name for name, *_ in _FIELDS))
 
@@ -301,6 +324,16 @@ class Delivery:
         if self._properties is None:
             self._properties = decode_properties(self.header)
         return self._properties
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """How it came, as kombu's `delivery_info` says it; a new dict each time."""
+        return {
+            "delivery_tag": self.tag,
+            "redelivered": self.redelivered,
+            "exchange": self.exchange,
+            "routing_key": self.routing_key,
+        }
 
     def __repr__(self) -> str:
         return f"<Delivery {self.generation}/{self.tag} {self.exchange!r} {self.routing_key!r}>"

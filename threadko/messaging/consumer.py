@@ -279,7 +279,7 @@ class Consumer(Entrypoint):
         body = None
         if error is None:
             try:
-                body = message.decode()
+                body = message.payload
             except DecodeError as exc:
                 error = exc
         try:

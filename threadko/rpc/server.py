@@ -60,13 +60,30 @@ _log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0  # for flushing and closing when all workers have ended
 _MAX_TEXT = 1000  # characters of an error that says why another could not be sent; guessed
 
+_UNREAD: Any = object()
+
 
 class RpcMessage:
-    """One request, with the reply that it gets. Belongs to its worker's thread."""
+    """One request, with the reply that it gets. Belongs to its worker's thread.
 
-    __slots__ = ("delivery", "headers", "properties", "reply", "settled")
+    Attributes:
+        properties: those of AMQP, headers among them; also to be read as a dict.
+        headers: by name.
+    """
 
-    def __init__(self, delivery: Delivery) -> None:
+    __slots__ = (
+        "_payload",
+        "_serialization",
+        "delivery",
+        "headers",
+        "properties",
+        "reply",
+        "settled",
+    )
+
+    def __init__(self, delivery: Delivery, serialization: Serialization) -> None:
+        self._payload = _UNREAD
+        self._serialization = serialization
         self.delivery = delivery
         self.properties: Properties = delivery.properties
         self.headers: Mapping[str, Any] = self.properties.headers or {}
@@ -87,6 +104,38 @@ class RpcMessage:
     def message_id(self) -> str | None:
         """The id that the sender gave it."""
         return self.properties.message_id
+
+    @property
+    def content_type(self) -> str | None:
+        """What its body is encoded as."""
+        return self.properties.content_type
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The character encoding of its body, or ``binary``."""
+        return self.properties.content_encoding
+
+    @property
+    def delivery_info(self) -> dict[str, Any]:
+        """Its ``exchange``, ``routing_key``, ``redelivered`` and ``delivery_tag``."""
+        return self.delivery.info
+
+    @property
+    def body(self) -> bytes:
+        """The body as it came; ``payload`` is what it means."""
+        return self.delivery.body
+
+    @property
+    def payload(self) -> Any:
+        """The value in the body, decoded once; ``DecodeError`` if it cannot be read."""
+        if self._payload is _UNREAD:
+            self._payload = self._serialization.decode(
+                self.delivery.body,
+                self.properties.content_type,
+                self.properties.content_encoding,
+                self.headers.get(COMPRESSION_HEADER),
+            )
+        return self._payload
 
 
 class RpcConsumer(ProviderCollector, SharedExtension):
@@ -179,14 +228,8 @@ class RpcConsumer(ProviderCollector, SharedExtension):
 
     def handle_message(self, message: RpcMessage) -> None:
         """Decode a request and hand it to its method's entrypoint; runs in a worker thread."""
-        properties = message.properties
         try:
-            body = self._serialization.decode(
-                message.delivery.body,
-                properties.content_type,
-                properties.content_encoding,
-                message.headers.get(COMPRESSION_HEADER),
-            )
+            body = message.payload
         except DecodeError as error:
             raise MalformedRequest(str(error)) from error
         self.get_provider_for_method(message.routing_key).handle_message(body, message)
@@ -245,7 +288,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
     def _work(self, delivery: Delivery) -> None:
         """One request's life, in a worker thread that holds a slot."""
         try:
-            message = RpcMessage(delivery)
+            message = RpcMessage(delivery, self._serialization)
         except ValueError as error:
             # Its reply_to is among what cannot be read, so nobody can be told.
             _log.error("a request to %s was dropped: %s", one_line(delivery.routing_key), error)
