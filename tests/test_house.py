@@ -33,8 +33,8 @@ FLOORS: list[dict[str, str]] = [
     },
     {"serialization": "registry codecs yaml_codec msgpack_codec compression serialization"},
     {
-        "amqp": "entities tls tables credentials parameters errors message loop connection link "
-        "topology confirms consuming watchdog intake declaring publishing delays visits dead "
+        "amqp": "entities tls tables credentials parameters options errors message loop connection "
+        "link topology confirms consuming watchdog intake declaring publishing delays visits dead "
         "errands shared publish consume",
         "timer": "",
         "contextdata": "",

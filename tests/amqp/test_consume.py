@@ -304,7 +304,13 @@ def test_refusal_is_raised(broker_uri, queue_name):
 
 @pytest.mark.parametrize(
     "options",
-    [{"queues": []}, {"queues": ["q"]}, {"prefetch_count": -1}, {"heartbeat": 0}],
+    [
+        {"queues": []},
+        {"queues": ["q"]},
+        {"prefetch_count": -1},
+        {"heartbeat": 0},
+        {"accept": "json"},
+    ],
 )
 def test_wrong_option_is_a_configuration_error(options):
     with pytest.raises(ConfigurationError):

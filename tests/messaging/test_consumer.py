@@ -41,6 +41,7 @@ from threadko.messaging import (
         ({"no_ack": True, "requeue_on_error": True}, "with no_ack a message is gone"),
         ({"prefetch_count": -1}, "prefetch_count must be"),
         ({"prefetch_count": "1"}, "prefetch_count must be"),
+        ({"heartbeat": 0}, "the heartbeat must be"),
         ({"dead_letter": "orders.dead"}, "dead_letter must be True or False"),
         ({"accept": "json"}, "accept must be a list of names"),
         ({"accept": 5}, "accept must be a list of names"),

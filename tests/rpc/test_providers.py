@@ -1,14 +1,17 @@
 import threading
 
 import pytest
+from pika import spec
 
 from tests.support.amqp import has_queue, queue_depth
+from tests.support.fake_broker import FakeBroker
 from tests.support.timing import TIMEOUT
 from threadko.concurrency.deadline import Deadline
 from threadko.containers import ServiceContainer
 from threadko.exceptions import (
     BrokerRefused,
     BrokerUnavailable,
+    ConfigurationError,
     ContainerStopped,
     MethodNotFound,
     RemoteError,
@@ -151,6 +154,76 @@ def test_dependencies_of_a_container_share_one_listener(names_of, amqp_config):
     listeners = [e for e in container.extensions if isinstance(e, ReplyListener)]
     assert len(listeners) == 1
     assert [d.reply_listener for d in container.dependencies] == listeners * 2
+
+
+def test_unknown_option_of_a_listener_is_an_error():
+    with pytest.raises(TypeError, match="'colour', there are: accept, heartbeat, prefetch_count"):
+        ReplyListener(colour="red")
+
+
+@pytest.mark.parametrize("options", [{"heartbeat": 0}, {"prefetch_count": -1}, {"accept": "json"}])
+def test_unusable_option_of_a_listener_is_an_error(options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        ReplyListener(**options)
+
+
+class BeatingRpc(ServiceRpc):
+    reply_listener = ReplyListener(heartbeat=7, prefetch_count=1)
+
+
+def agreed_heartbeats(front, config):
+    """Start and stop a service on a broker that only agrees; returns the heartbeats, sorted."""
+    asked = []
+    with FakeBroker(is_mute=lambda _, method: asked.append(method)) as broker:
+        container = ServiceContainer(front, config={**config, "AMQP_URI": broker.uri})
+        container.start()
+        container.stop()
+    return sorted(each.heartbeat for each in asked if isinstance(each, spec.Connection.TuneOk))
+
+
+def test_listeners_with_different_options_do_not_mix(names_of):
+    class Front:
+        name = names_of["front"]
+        one = BeatingRpc(names_of["back"])
+        two = BeatingRpc(names_of["back"])
+        plain = ServiceRpc(names_of["back"])
+
+    assert agreed_heartbeats(Front, {"HEARTBEAT": 9}) == [7, 9]
+
+
+def test_option_of_a_listener_counts_at_a_broker_of_its_own_too(names_of):
+    with FakeBroker() as own:
+
+        class Front:
+            name = names_of["front"]
+            there = BeatingRpc(names_of["back"], uri=own.uri + "?heartbeat=5")
+            here = BeatingRpc(names_of["back"])
+
+        assert agreed_heartbeats(Front, {"HEARTBEAT": 9}) == [7]
+        assert own.accepted == 1
+
+
+def test_accept_of_the_listener_wins(names_of, amqp_config):
+    class ReadingRpc(ServiceRpc):
+        reply_listener = ReplyListener(accept=["yaml"])
+
+    _, back = make_services(names_of)
+
+    class Front:
+        name = names_of["front"]
+        json_back = ReadingRpc(names_of["back"])
+        yaml_back = ReadingRpc(names_of["back"], serializer="yaml")
+
+        @rpc
+        def ask(self, client, value):
+            return getattr(self, client).double(value)
+
+    with run_services(Front, back, config={**amqp_config, "ACCEPT": ["json", "yaml"]}):
+        with ClusterRpcClient(config=amqp_config, timeout=TIMEOUT) as client:
+            front = client[names_of["front"]]
+            assert front.ask("yaml_back", 2) == 4
+            with pytest.raises(RemoteError, match="not accepted, only yaml"):
+                front.ask("json_back", 2)
 
 
 @pytest.fixture

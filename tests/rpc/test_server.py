@@ -17,12 +17,13 @@ from tests.support.amqp import (
     queue_consumers,
     queue_depth,
 )
+from tests.support.fake_broker import FakeBroker
 from tests.support.timing import TIMEOUT
 from threadko.amqp.message import Delivery, Properties, encode_properties
 from threadko.containers import ServiceContainer
-from threadko.exceptions import DecodeError, MethodNotFound, WorkerKilled
+from threadko.exceptions import ConfigurationError, DecodeError, MethodNotFound, WorkerKilled
 from threadko.extensions import DependencyProvider
-from threadko.rpc import Rpc, rpc
+from threadko.rpc import Rpc, RpcConsumer, rpc
 from threadko.rpc.server import RpcMessage
 from threadko.serialization import Serialization
 
@@ -500,6 +501,113 @@ def test_payload_of_a_request_that_cannot_be_read_raises_each_time():
     for _ in range(2):
         with pytest.raises(DecodeError):
             message.payload  # noqa: B018
+
+
+def rpc_with(**options):
+    """An entrypoint as code for nameko makes one, to set options of the consumer."""
+
+    class MyRpc(Rpc):
+        rpc_consumer = RpcConsumer(**options)
+
+    return MyRpc.decorator
+
+
+def test_unknown_option_of_the_consumer_is_an_error():
+    with pytest.raises(TypeError, match="'colour', there are: accept, heartbeat, prefetch_count"):
+        RpcConsumer(colour="red")
+
+
+@pytest.mark.parametrize("options", [{"heartbeat": 0}, {"prefetch_count": -1}, {"accept": "json"}])
+def test_unusable_option_of_the_consumer_is_an_error(options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        RpcConsumer(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "agreed"), [({"heartbeat": 7, "prefetch_count": 3}, (7, 3)), ({}, (9, 5))]
+)
+def test_options_of_the_consumer_win_over_the_configuration(options, agreed):
+    class Service:
+        name = "service"
+
+        @rpc_with(**options)
+        def one(self):
+            pass
+
+        @rpc_with(**options)
+        def two(self):
+            pass
+
+    asked = []
+    with FakeBroker(is_mute=lambda _, method: asked.append(method)) as broker:
+        config = {"AMQP_URI": broker.uri, "HEARTBEAT": 9, "PREFETCH_COUNT": 5}
+        with running(Service, config) as container:
+            assert len(container.shared_extensions) == 1
+    (tuned,) = [each for each in asked if isinstance(each, spec.Connection.TuneOk)]
+    (limited,) = [each for each in asked if isinstance(each, spec.Basic.Qos)]
+    assert (tuned.heartbeat, limited.prefetch_count) == agreed
+
+
+def test_accept_of_the_consumer_wins(name, amqp_config, broker_uri, rpc_exchange):
+    service_cls = make_service(name)
+
+    class Service:
+        name = service_cls.name
+
+        @rpc_with(accept=["yaml"])
+        def echo(self, value):
+            return value
+
+    with running(Service, amqp_config):
+        with RawCaller(broker_uri, rpc_exchange) as caller:
+            error = caller.ask(f"{name}.echo", RIGHT)["error"]
+            assert error["exc_type"] == "MalformedRequest"
+            body = b"{args: [1], kwargs: {}}"
+            answer = caller.ask(f"{name}.echo", body, content_type="application/x-yaml")
+            assert answer["result"] == 1
+
+
+def test_two_services_of_one_entrypoint_class_have_a_consumer_each(container_factory, names):
+    my_rpc = rpc_with(prefetch_count=3)
+
+    class One:
+        name = names.service("one")
+
+        @my_rpc
+        def method(self):
+            pass
+
+    class Two:
+        name = names.service("two")
+
+        @my_rpc
+        def method(self):
+            pass
+
+    one, two = (container_factory(each, config={}) for each in (One, Two))
+    (ours,), (theirs,) = one.shared_extensions.values(), two.shared_extensions.values()
+    assert ours is not theirs
+
+
+@pytest.mark.parametrize("other", [rpc, rpc_with(prefetch_count=4)])
+def test_service_whose_methods_want_different_consumers_does_not_start(
+    container_factory, amqp_config, names, other
+):
+    class Service:
+        name = names.service()
+
+        @other
+        def first(self):
+            pass
+
+        @rpc_with(prefetch_count=3)
+        def second(self):
+            pass
+
+    container = container_factory(Service, config=amqp_config)
+    with pytest.raises(ConfigurationError, match=r"RpcConsumer\(.*\) cannot be both") as caught:
+        container.start()
+    assert "RpcConsumer(prefetch_count=3)" in str(caught.value)
 
 
 def test_no_more_is_taken_than_the_prefetch(name, amqp_config, broker_uri, rpc_exchange):

@@ -23,6 +23,7 @@ from threadko.amqp.consuming import ConsumerChannel
 from threadko.amqp.entities import Queue, as_queue
 from threadko.amqp.link import Link
 from threadko.amqp.message import Delivery, Properties
+from threadko.amqp.options import ConsumerOptions
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import thread_name
@@ -252,6 +253,7 @@ class Consumer:
         self.queues = [as_queue(each) for each in queues or ()]
         self.callbacks = list(callbacks or ())
         self.ready = threading.Event()
+        ConsumerOptions(heartbeat, prefetch_count, accept)  # raises where one cannot be used
         self._parameters = BrokerParameters.from_uri(
             amqp_uri,
             20 if heartbeat is None else heartbeat,
@@ -261,10 +263,7 @@ class Consumer:
         )
         if not self.queues:
             raise ConfigurationError("a consumer needs at least one queue")
-        prefetch = 10 if prefetch_count is None else prefetch_count
-        if isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 0 <= prefetch < 65536:
-            raise ConfigurationError(f"prefetch_count must be from 0 to 65535, not {prefetch!r}")
-        self._prefetch = prefetch
+        self._prefetch = 10 if prefetch_count is None else prefetch_count
         serialization = serialization or Serialization.from_config()
         self._serialization = serialization if accept is None else serialization.accepting(accept)
         self._no_ack = no_ack

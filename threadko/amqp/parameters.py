@@ -17,7 +17,7 @@ from threadko.amqp.tls import TlsOptions, make_context, read_tls
 from threadko.exceptions import ConfigurationError
 from threadko.utils.redaction import REDACTED, split_urls
 
-__all__ = ["BrokerParameters"]
+__all__ = ["BrokerParameters", "check_heartbeat"]
 
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
@@ -62,15 +62,7 @@ class BrokerParameters:
     alternatives: tuple["BrokerParameters", ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.heartbeat, bool) or not isinstance(self.heartbeat, int):
-            raise ConfigurationError(
-                f"the heartbeat must be whole seconds, not {type(self.heartbeat).__name__}"
-            )
-        if not 0 < self.heartbeat <= _MAX_HEARTBEAT:
-            raise ConfigurationError(
-                f"the heartbeat must be 1 to {_MAX_HEARTBEAT} seconds, not {self.heartbeat}: "
-                "without one a dead connection is never noticed"
-            )
+        check_heartbeat(self.heartbeat)
 
     @classmethod
     def from_uri(
@@ -142,6 +134,17 @@ class BrokerParameters:
             return None
         name = dict(self.tls).get("server_hostname", self.host)
         return pika.SSLOptions(make_context(self.tls), name)
+
+
+def check_heartbeat(value: object) -> None:
+    """Raise `ConfigurationError` unless this can be the seconds of a heartbeat."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"the heartbeat must be whole seconds, not {type(value).__name__}")
+    if not 0 < value <= _MAX_HEARTBEAT:
+        raise ConfigurationError(
+            f"the heartbeat must be 1 to {_MAX_HEARTBEAT} seconds, not {value}: "
+            "without one a dead connection is never noticed"
+        )
 
 
 def _refuse(reason: str) -> ConfigurationError:

@@ -30,6 +30,7 @@ from threadko.amqp.delays import (
 from threadko.amqp.entities import as_queue
 from threadko.amqp.intake import IntakeLink, Settling
 from threadko.amqp.message import FRAME_OVERHEAD, HEADER_OVERHEAD, Delivery, Properties
+from threadko.amqp.options import ConsumerOptions
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.slots import Line
@@ -52,7 +53,6 @@ __all__ = ["Consumer", "consume"]
 _log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0  # for flushing and closing when all workers have ended
-_MAX_PREFETCH = 0xFFFF
 
 
 class _Forwarded(Settling):
@@ -175,12 +175,6 @@ class Consumer(Entrypoint):
                 f"dead_letter must be True or False, not {self.dead_letter!r}: the queue's name is"
                 " that of the one consumed from, and .dead"
             )
-        if self.accept is not None and (
-            isinstance(self.accept, str) or not isinstance(self.accept, Iterable)
-        ):
-            raise ConfigurationError(
-                f"accept must be a list of names of serializers, not {self.accept!r}"
-            )
         if self.requeue_on_error and (self.retry is not None or self.dead_letter):
             raise ConfigurationError(
                 "requeue_on_error gives a message back for ever: use retry and dead_letter instead"
@@ -190,13 +184,8 @@ class Consumer(Entrypoint):
                 "with no_ack a message is gone when its worker begins: there is no retry,"
                 " dead_letter or requeue_on_error"
             )
-        count = self.prefetch_count
-        if count is not None and (
-            isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_PREFETCH
-        ):
-            raise ConfigurationError(
-                f"prefetch_count must be a whole number from 0 to {_MAX_PREFETCH}, not {count!r}"
-            )
+        # Checks them; what is used are the attributes, which a subclass may set later.
+        ConsumerOptions(self.heartbeat, self.prefetch_count, self.accept)
 
     @property
     def amqp_uri(self) -> str | tuple[str, ...]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from threadko.amqp.entities import Exchange
+from threadko.amqp.options import ConsumerOptions
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import thread_name
@@ -35,18 +36,40 @@ def get_rpc_exchange() -> Exchange:
 
 
 class ReplyListener(SharedExtension):
-    """A container's connection for calling other services."""
+    """A container's connection for calling other services.
 
-    def __init__(self, connection: ConnectionOptions = CONFIGURED) -> None:
+    Args:
+        connection: where to, if not to the broker of the configuration.
+        consumer_options: ``heartbeat`` in seconds, and ``accept``, the names of the serializers
+            that are read in replies; what is configured where one is not given.
+            ``prefetch_count`` has no effect: a reply is taken as soon as it is there.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigurationError: an option has a value that cannot be used.
+    """
+
+    def __init__(self, connection: ConnectionOptions = CONFIGURED, **consumer_options: Any) -> None:
         super().__init__()
         self._connection = connection
+        self._options = ConsumerOptions.read(consumer_options)
         self._kill: Callable[[], object] = lambda: None  # until there is something to kill
 
     @property
     def sharing_key(self) -> object:
-        """Its class, and where it connects."""
+        """Its class, where it connects, and its options."""
         own = self._connection
-        return type(self), repr(own.uri), repr(own.ssl), own.login_method
+        return type(self), repr(own.uri), repr(own.ssl), own.login_method, self._options
+
+    def connecting_to(self, connection: ConnectionOptions) -> "ReplyListener":
+        """Return a declaration with the same options that connects elsewhere."""
+        options = self._options
+        return ReplyListener(
+            connection,
+            heartbeat=options.heartbeat,
+            prefetch_count=options.prefetch_count,
+            accept=options.accept,
+        )
 
     def setup(self) -> None:
         """Read the configuration."""
@@ -54,13 +77,17 @@ class ReplyListener(SharedExtension):
         broker = BrokerSettings.from_config(container.config)
         rpc_settings = RpcSettings.from_config(container.config)
         self.timeout = rpc_settings.timeout
-        self.serialization = Serialization.from_config(container.config)
+        options = self._options
+        serialization = Serialization.from_config(container.config)
+        self.serialization = (
+            serialization if options.accept is None else serialization.accepting(options.accept)
+        )
         self._start_timeout = broker.start_timeout
         own = self._connection
         self.link = CallLink(
             BrokerParameters.from_uri(
                 broker.uri if own.uri is None else own.uri,
-                heartbeat=broker.heartbeat,
+                heartbeat=broker.heartbeat if options.heartbeat is None else options.heartbeat,
                 connection_name=f"threadko {container.service_name} replies",
                 ssl=broker.ssl if own.ssl is None else own.ssl,
                 login_method=own.login_method or broker.login_method,
@@ -121,7 +148,7 @@ class ClusterRpc(DependencyProvider):
         self.timeout = timeout
         self._options, connection = read_options(options)
         if connection:
-            self.reply_listener = ReplyListener(connection)
+            self.reply_listener = self.reply_listener.connecting_to(connection)
 
     def setup(self) -> None:
         """Make what all workers call with."""

@@ -21,6 +21,7 @@ from threadko.amqp.message import (
     check_sendable,
     encode_reply_properties,
 )
+from threadko.amqp.options import ConsumerOptions
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.slots import Line
@@ -28,6 +29,7 @@ from threadko.concurrency.threads import thread_name
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
 from threadko.context import decode_headers
 from threadko.exceptions import (
+    ConfigurationError,
     DecodeError,
     EncodeError,
     MalformedRequest,
@@ -139,28 +141,48 @@ class RpcMessage:
 
 
 class RpcConsumer(ProviderCollector, SharedExtension):
-    """Takes the requests of one service, shared by all its ``rpc`` methods."""
+    """Takes the requests of one service, shared by all its ``rpc`` methods.
 
-    def __init__(self) -> None:
+    Args:
+        consumer_options: ``heartbeat``, ``prefetch_count`` and ``accept``, as of ``consume``; what
+            is configured where one is not given.
+
+    Raises:
+        TypeError: there is no such option.
+        ConfigurationError: an option has a value that cannot be used.
+    """
+
+    def __init__(self, **consumer_options: Any) -> None:
         super().__init__()
+        self._options = ConsumerOptions.read(consumer_options)
         self._by_routing_key: dict[str, Rpc] = {}  # replaced, never changed: workers read it
         self._closers: list[Callable[[], object]] = []  # what kill() is to do, as far as set up
 
+    @property
+    def sharing_key(self) -> object:
+        """Its class and its options."""
+        return type(self), self._options
+
     def setup(self) -> None:
         """Read the configuration and open a waiting line."""
+        self._check_alone()
         container = self.container
+        own = self._options
         broker = BrokerSettings.from_config(container.config)
         workers = ContainerSettings.from_config(container.config)
         rpc_settings = RpcSettings.from_config(container.config)
         self._start_timeout = broker.start_timeout
         self._max_message_size = broker.max_message_size
-        self._serialization = Serialization.from_config(container.config)
+        serialization = Serialization.from_config(container.config)
+        self._serialization = (
+            serialization if own.accept is None else serialization.accepting(own.accept)
+        )
         self._exchange = rpc_exchange(rpc_settings.exchange)
         self._line: Line = container.open_line("rpc")
         self._link = RequestLink(
             BrokerParameters.from_uri(
                 broker.uri,
-                heartbeat=broker.heartbeat,
+                heartbeat=broker.heartbeat if own.heartbeat is None else own.heartbeat,
                 connection_name=f"threadko {container.service_name} rpc",
                 ssl=broker.ssl,
                 login_method=broker.login_method,
@@ -169,11 +191,22 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             queue=request_queue(
                 container.service_name, self._exchange, rpc_settings.queue_arguments
             ),
-            prefetch=workers.prefetch_count,
+            prefetch=own.prefetch_count or workers.prefetch_count,
             on_request=self._take,
             watchdog=broker.consumer_watchdog,
         )
         self._closers = [self._line.close, self._link.kill]
+
+    def _check_alone(self) -> None:
+        # All requests of a service are in one queue: a second consumer would be given those for
+        # the methods of the first, whatever its options are.
+        for other in self.container.shared_extensions.values():
+            if isinstance(other, RpcConsumer) and other is not self:
+                raise ConfigurationError(
+                    f"the rpc methods of {self.container.service_name!r} share one queue and so"
+                    f" one consumer: {_describe(other)} and {_describe(self)} cannot be both;"
+                    " declare all methods by the same entrypoint class"
+                )
 
     def start(self) -> None:
         """Begin to connect and declare."""
@@ -351,6 +384,10 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             body=encoded.body,
             substitute=substitute,
         )
+
+
+def _describe(consumer: RpcConsumer) -> str:
+    return f"{type(consumer).__name__}({consumer._options})"
 
 
 class _TooLargeError(EncodeError):
