@@ -1,7 +1,5 @@
 """Dependencies that need nothing but the container."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from threadko.extensions import DependencyProvider, WorkerContext
@@ -10,16 +8,13 @@ __all__ = ["Config"]
 
 
 class Config(DependencyProvider):
-    """Injects the configuration of the container, as it was when the container was started.
+    """Injects the configuration of the container, as it is when the worker begins.
 
-    It cannot be changed through this. `from threadko import config` is the global one, which
-    changes.
+    Each worker gets a dict of its own, so what it changes there concerns nobody else. The copy is
+    shallow: a list or a mapping in it is the configuration's own, and not to be changed.
     """
 
-    def setup(self) -> None:
-        """Keep the configuration."""
-        self._config: Mapping[str, Any] = MappingProxyType(dict(self.container.config.items()))
-
-    def get_dependency(self, worker_ctx: WorkerContext) -> Mapping[str, Any]:
-        """Return the configuration."""
-        return self._config
+    def get_dependency(self, worker_ctx: WorkerContext) -> dict[str, Any]:
+        """Return a copy of the configuration as it is now."""
+        # By its items: those of the global one are of one moment, its keys and values are not.
+        return dict(self.container.config.items())
