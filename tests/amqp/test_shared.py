@@ -2,14 +2,15 @@
 
 import gc
 import threading
+from dataclasses import replace
 
 import pytest
 
 from tests.support.timing import TIMEOUT
 from threadko.amqp.message import Properties
 from threadko.amqp.parameters import BrokerParameters
-from threadko.amqp.shared import Borrowed
-from threadko.exceptions import PublishFailed
+from threadko.amqp.shared import Borrowed, end_links
+from threadko.exceptions import ContainerStopped, PublishFailed
 
 
 @pytest.fixture
@@ -80,3 +81,40 @@ def test_refused_connection_is_replaced_at_the_next_use(broker_uri):
     with pytest.raises(PublishFailed, match="refuse"):
         publish(link, "nobody")
     assert borrowed.get() is not link
+
+
+def test_links_of_a_broker_end_and_later_use_begins_anew(parameters, names):
+    elsewhere = replace(parameters, host="127.0.0.2", port=1)  # nobody is there
+    cluster = replace(elsewhere, alternatives=(parameters,))
+    tls = replace(parameters, port=5671)
+    first, node, secure, other = (
+        Borrowed(each.uri_redacted + str(each.alternatives), each)
+        for each in (parameters, cluster, tls, elsewhere)
+    )
+    unused = Borrowed("unused", parameters)
+    before = connections()
+    link = first.get()
+    publish(link, names.service("nobody"))
+    (thread,) = connections() - before
+    links = [each.get() for each in (node, secure)]
+    kept = other.get()
+    end_links(parameters.host, parameters.virtual_host)
+    assert not thread.is_alive()
+    with pytest.raises(ContainerStopped):
+        publish(link, names.service("nobody"))
+    assert first.get() is not link
+    publish(first.get(), names.service("nobody"))
+    assert node.get() is not links[0]
+    assert secure.get() is not links[1]
+    assert other.get() is kept
+    publish(unused.get(), names.service("nobody"))
+
+
+def test_publisher_that_is_forgotten_when_its_link_was_ended_leaves_nothing(parameters, names):
+    before = connections()
+    borrowed = Borrowed("ended", parameters)
+    publish(borrowed.get(), names.service("nobody"))
+    end_links(parameters.host, parameters.virtual_host)
+    del borrowed
+    gc.collect()
+    assert not connections() - before

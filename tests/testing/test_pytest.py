@@ -466,3 +466,50 @@ def test_many_tests_leave_nothing_behind(pytester, count):
     command = [sys.executable, "-m", "pytest", *PLUGIN, "-W", "error", "-q"]
     result = pytester.run(*command, timeout=20 * TIMEOUT)
     result.assert_outcomes(passed=count + 1)
+
+
+DISPATCHERS = """
+import pytest
+from threadko.events import event_handler
+from threadko.standalone.events import event_dispatcher
+from threadko.testing.services import entrypoint_waiter
+
+
+class Listener:
+    name = "listener"
+
+    @event_handler("shop", "sold")
+    def sold(self, data):
+        return data
+
+
+@pytest.fixture
+def dispatch(rabbit_config):
+    return event_dispatcher()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_of_a_fixture(dispatch, container_factory, number):
+    container = container_factory(Listener)
+    container.start()
+    with entrypoint_waiter(container, "sold", timeout=10) as result:
+        dispatch("shop", "sold", number)
+    assert result.get() == number
+
+
+def test_kept_by_an_exception(rabbit_config):
+    def fail():
+        dispatch = event_dispatcher()
+        dispatch("shop", "sold", 1)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError) as caught:
+        fail()
+    pytest.caught = caught
+"""
+
+
+def test_dispatcher_that_nobody_closes_leaves_nothing_behind(run_tests):
+    result = run_tests(DISPATCHERS, "-W", "error::threadko.testing.leftovers.LeftoverWarning")
+    result.assert_outcomes(passed=4)
+    result.stdout.no_fnmatch_line("*WARNING*")

@@ -1,5 +1,6 @@
 """The life of one test."""
 
+import threading
 import warnings
 
 import pytest
@@ -7,7 +8,10 @@ from pika.exceptions import AMQPError
 
 from tests.support import amqp
 from tests.testing.conftest import Service
+from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.shared import end_links
 from threadko.containers import ServiceContainer
+from threadko.standalone.events import event_dispatcher
 from threadko.standalone.rpc import ClusterRpcClient
 from threadko.testing.brokers import DevelopmentBroker
 from threadko.testing.leftovers import LeftoverWarning
@@ -66,6 +70,43 @@ def test_what_the_test_forgot_is_ended_and_reported(scope):
     assert "* the container of service 'service'" in text
     assert "* thread threadko-standalone-replies-" in text
     assert "* connection 'threadko standalone client' to the broker" in text
+
+
+def test_dispatcher_that_lives_on_has_ended_before_leftovers_are_looked_for(scope, monkeypatch):
+    dispatch = event_dispatcher(scope.get_broker().uri)
+    before = set(threading.enumerate())
+    dispatch("service", "event", 1)
+    [connection] = [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and "-publisher-connection-" in thread.name
+    ]
+    report = scope._leftovers.report
+    alive = []
+
+    def look(*args):
+        alive.append(connection.is_alive())
+        report(*args)
+
+    monkeypatch.setattr(scope._leftovers, "report", look)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scope.close()
+    assert alive == [False]
+    dispatch.close()
+
+
+def test_dispatcher_of_another_broker_is_a_leftover(scope, source):
+    with source.fresh() as other:
+        scope.get_broker()
+        dispatch = event_dispatcher(other.uri)
+        dispatch("service", "event", 1)
+        with pytest.warns(LeftoverWarning, match="thread threadko-publisher-connection-"):
+            scope.close()
+        dispatch("service", "event", 2)
+        dispatch.close()
+        parameters = BrokerParameters.from_uri(other.uri)
+        end_links(parameters.host, parameters.virtual_host)
 
 
 def test_broker_goes_even_if_something_cannot_be_killed(scope):

@@ -1,7 +1,8 @@
 """One publishing connection per broker for all publishers of a process.
 
 Threads that meet here: any thread may borrow and publish. A connection is made for the first who
-publishes to its broker, and ends with the last publisher of that broker, or with the process. A
+publishes to its broker, and ends with the last publisher of that broker, or with the process, or
+when `end_links` says so: then the next who publishes makes another. A
 forked child forgets those of its parent, and makes its own.
 """
 
@@ -15,7 +16,7 @@ from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
 from threadko.concurrency.threads import run_in_thread, thread_name
 
-__all__ = ["Borrowed"]
+__all__ = ["Borrowed", "end_links"]
 
 # Guessed: nobody publishes any more, so there is nothing to wait for but the broker's goodbye.
 _CLOSE_SECONDS = 1.0
@@ -25,6 +26,7 @@ _CLOSE_SECONDS = 1.0
 class _Entry:
     """A connection, and those who may publish on it."""
 
+    parameters: BrokerParameters
     users: int = 0
     link: PublishLink | None = field(default=None, repr=False)
 
@@ -56,7 +58,7 @@ class Borrowed:
         self._window = window
         self._max_message_size = max_message_size
         with _lock:
-            _entries.setdefault(key, _Entry()).users += 1
+            _entries.setdefault(key, _Entry(parameters)).users += 1
         # The collector runs in any thread, and in the midst of anything: the lock may be held by
         # that very thread.
         give_back = weakref.finalize(self, _give_back_soon, key)
@@ -94,6 +96,22 @@ def _give_back(key: object) -> None:
         del _entries[key]
     if entry.link is not None:
         entry.link.stop(_CLOSE_SECONDS)
+
+
+def end_links(host: str, virtual_host: str) -> None:
+    """End the connections to a broker, at any port: for TLS it has another.
+
+    Who publishes there later begins anew.
+    """
+    ended = []
+    with _lock:
+        for entry in _entries.values():
+            nodes = {(each.host, each.virtual_host) for each in entry.parameters.nodes}
+            if entry.link is not None and (host, virtual_host) in nodes:
+                ended.append(entry.link)
+                entry.link = None
+    for link in ended:
+        link.stop(_CLOSE_SECONDS)
 
 
 def _stop_all() -> None:

@@ -2,13 +2,16 @@
 `ServiceTestCase` are thin shells around this.
 
 A scope belongs to the thread of its test. Order of ending: what the test made is killed, last made
-first; what is left beside that is reported; then the brokers go, when nothing is there any more
+first; the connections end on which programs without services have published, which nobody has to
+close; what is left beside that is reported; then the brokers go, when nothing is there any more
 that would try to find them again.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from threadko.amqp.parameters import BrokerParameters
+from threadko.amqp.shared import end_links
 from threadko.testing.brokers import BrokerSource, FreshBroker
 from threadko.testing.factories import ContainerFactory, RunnerFactory
 from threadko.testing.leftovers import Leftovers
@@ -57,5 +60,12 @@ class Scope:
                 self._lives.close()
             finally:
                 killed = self._leftovers.end_containers()
+                self._end_links()
                 connections = self._fresh[0].list_connections if self._fresh else None
                 self._leftovers.report(killed, connections)
+
+    def _end_links(self) -> None:
+        """End the connections of publishers, which may live on: in a fixture's value, say."""
+        for broker in self._fresh:
+            parameters = BrokerParameters.from_uri(broker.uri)
+            end_links(parameters.host, parameters.virtual_host)
