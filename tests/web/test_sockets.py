@@ -43,6 +43,8 @@ BAD_FRAMES = [
     (frame(b"", length=2**64 - 1), (1002, 1009)),
     (frame(b"x" * 600, fin=False) + frame(b"x" * 600, opcode=0), 1009),
     (frame(b"\xff"), 1007),
+    (frame(b"\xc3", fin=False) + frame(b"x", opcode=0), 1007),
+    (frame(b"\xff", opcode=2, fin=False) + frame(b"\xff"), 1002),
     (frame(b"hello", mask=b""), 1002),
     (frame(b"hello", flags=0x40), 1002),
     (frame(b"hello", opcode=3), 1002),
@@ -150,7 +152,7 @@ def test_messages_go_both_ways(rig):
     websocket, client = rig.open()
     client.sendall(frame(b"hello") + frame("grüße".encode(), opcode=2))
     assert rig.messages.get(timeout=TIMEOUT) == "hello"
-    assert rig.messages.get(timeout=TIMEOUT) == "grüße"
+    assert rig.messages.get(timeout=TIMEOUT) == "grüße".encode()
     assert websocket.send("back")
     assert read_frame(client) == (1, b"back")
 
@@ -166,6 +168,17 @@ def test_message_in_parts_with_a_ping_in_between(rig):
     assert read_frame(client) == (10, b"p")
     client.sendall(frame(b"message", opcode=0))
     assert rig.messages.get(timeout=TIMEOUT) == "one message"
+
+
+def test_binary_message_is_bytes_whatever_they_are_and_in_however_many_parts(rig):
+    _, client = rig.open()
+    client.sendall(frame(b"\xff\0", opcode=2) + frame(b"text"))
+    client.sendall(frame(b"\xff", opcode=2, fin=False) + frame(b"\xfe", opcode=0, fin=False))
+    client.sendall(frame(b"p", opcode=9) + frame(b"", opcode=0))
+    client.sendall(frame(b"", opcode=2) + frame(b"\xc3", fin=False) + frame(b"\xbc", opcode=0))
+    got = [rig.messages.get(timeout=TIMEOUT) for _ in range(5)]
+    assert got == [b"\xff\0", "text", b"\xff\xfe", b"", "ü"]
+    assert [type(each) for each in got] == [bytes, str, bytes, bytes, str]
 
 
 @pytest.mark.parametrize(("data", "code"), BAD_FRAMES)

@@ -17,7 +17,7 @@ from tests.web.client import RawClient, TlsWebSocket
 from tests.web.conftest import find_server
 from threadko.exceptions import ConnectionNotFound
 from threadko.web.handlers import http
-from threadko.web.websocket import WebSocketHubProvider, rpc
+from threadko.web.websocket import WebSocketHubProvider, WebSocketRpc, WebSocketServer, rpc
 
 
 class Chat:
@@ -171,6 +171,9 @@ BAD_MESSAGES = [
     ('{"method": 5}', "MalformedRequest", ["Invalid JSON data"]),
     ('{"method": "join", "data": [1]}', "MalformedRequest", ["Invalid JSON data"]),
     ("[" * 100_000, "MalformedRequest", ["Invalid JSON data"]),
+    (b"\xff", "MalformedRequest", ["Invalid JSON data"]),
+    (b"\x00" * 5, "MalformedRequest", ["Invalid JSON data"]),
+    (b'{"method": 5}', "MalformedRequest", ["Invalid JSON data"]),
     ('{"method": "nothing"}', "MethodNotFound", []),
     ('{"method": "count"}', "MethodNotFound", []),
     ('{"method": "join"}', "IncorrectSignature", None),
@@ -189,6 +192,54 @@ def test_bad_messages_are_answered_and_the_socket_lives(chat, payload, kind, arg
     assert answer["error"]["exc_type"] == kind
     assert args is None or answer["error"]["exc_args"] == args
     assert client.call("join", channel="a") == (["a"], [])
+
+
+def test_answer_to_bad_data_knows_its_call(chat):
+    client = chat()
+    client.socket.send('{"method": "join", "data": [1], "correlation_id": 7}')
+    answer = client.receive()
+    assert (answer["error"]["exc_type"], answer["correlation_id"]) == ("MalformedRequest", 7)
+
+
+class WordServer(WebSocketServer):
+    """Reads bytes that are no UTF-8, with a hook of nameko's shape."""
+
+    def deserialize_ws_frame(self, payload):
+        if isinstance(payload, str):
+            return super().deserialize_ws_frame(payload)
+        mark, method, word = payload.split(b" ")
+        data = {"word": word.decode()} if word != b"-" else None
+        return method.decode(), {b"d": data, b"l": [1], b"\xff": data}[mark], mark.hex()
+
+
+class WordRpc(WebSocketRpc):
+    server = WordServer()
+
+
+class Words:
+    name = "words"
+
+    @WordRpc.decorator
+    def say(self, socket_id, word="nothing"):
+        return word
+
+
+def test_hook_written_for_nameko_reads_messages_of_its_own(serve):
+    _, address = serve(Words)
+    client = Client(address)
+    assert client.call("say", word="text") == ("text", [])
+    for sent, answer, correlation_id in [
+        (b"\xff say hello", "hello", "ff"),
+        (b"d say -", "nothing", "64"),
+        (b"l say x", "MalformedRequest", "6c"),
+        (b"d count x", "MethodNotFound", "64"),
+        (b"nonsense", "ValueError", None),
+    ]:
+        client.socket.send(sent)
+        got = client.receive()
+        assert got.get("data") == answer or got["error"]["exc_type"] == answer
+        assert got["correlation_id"] == correlation_id
+    client.close()
 
 
 def test_events_reach_those_who_joined(chat):

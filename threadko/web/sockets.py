@@ -91,7 +91,7 @@ class WebSocket:
         #: What came with the handshake, for whoever serves the messages.
         self.context: dict[str, Any] = {}
         #: Messages that wait for the one before them; owned by whoever serves them.
-        self.unserved: deque[str] = deque()
+        self.unserved: deque[str | bytes] = deque()
         self.serving = False
         self.lock = threading.Lock()  # guards all below, and the two above
         self.protocol = protocol
@@ -104,7 +104,7 @@ class WebSocket:
         self._unsent: deque[bytes] = deque()
         self._ends = False  # whether nothing follows what is unsent
         self._message = bytearray()  # what has come of a message in parts
-        self._is_text = True
+        self._is_text = True  # as its first frame says
 
     def send(self, text: str) -> bool:
         """Send a message, or queue it; False if the socket is closed, or is now."""
@@ -142,13 +142,13 @@ class WebSocket:
 
     # What follows is called by the loop.
 
-    def begin(self, rest: bytes) -> list[str]:
+    def begin(self, rest: bytes) -> list[str | bytes]:
         """Send the answer of the handshake, and take what came behind its request."""
         with self.lock:
             return self._take(rest) if rest else self._flush()
 
-    def read(self) -> list[str]:
-        """Return the messages that have come."""
+    def read(self) -> list[str | bytes]:
+        """Return the messages that have come: text, and the bytes of binary ones."""
         with self.lock:
             if self.is_over:
                 return []
@@ -183,7 +183,7 @@ class WebSocket:
                 self.protocol.send_ping(b"")
                 self._flush()
 
-    def _take(self, data: bytes) -> list[str]:
+    def _take(self, data: bytes) -> list[str | bytes]:
         self.heard = time.monotonic()
         self.pinged = False
         try:
@@ -193,7 +193,7 @@ class WebSocket:
             _log.exception("websocket %s failed", self.socket_id)
             self._break()
             return []
-        messages = []
+        messages: list[str | bytes] = []
         for event in self.protocol.events_received():
             if isinstance(event, Frame):
                 message = self._assemble(event)
@@ -204,8 +204,9 @@ class WebSocket:
             self.closing = time.monotonic() + _CLOSE_SECONDS
         return messages
 
-    def _assemble(self, frame: Frame) -> str | None:
+    def _assemble(self, frame: Frame) -> str | bytes | None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._is_text = frame.opcode is Opcode.TEXT
             self._message[:] = frame.data
         elif frame.opcode is Opcode.CONT:
             self._message += frame.data
@@ -214,7 +215,7 @@ class WebSocket:
         if not frame.fin:
             return None
         try:
-            return self._message.decode()
+            return self._message.decode() if self._is_text else bytes(self._message)
         except UnicodeDecodeError:
             self.protocol.fail(_BAD_TEXT, "a message that is no UTF-8")
             return None
@@ -224,7 +225,7 @@ class WebSocket:
     def _is_open(self) -> bool:
         return not self.is_over and self.protocol.state is State.OPEN
 
-    def _flush(self) -> list[str]:
+    def _flush(self) -> list[str | bytes]:
         """Send without waiting what the protocol has to send. The lock is held."""
         for data in self.protocol.data_to_send():
             if data:
@@ -412,7 +413,7 @@ class SocketLoop:
         if self._stopping:
             websocket.close(GOING_AWAY, "the service stops")
 
-    def _serve(self, websocket: WebSocket, messages: list[str]) -> None:
+    def _serve(self, websocket: WebSocket, messages: list[str | bytes]) -> None:
         if messages:
             with websocket.lock:
                 websocket.unserved.extend(messages)

@@ -184,16 +184,22 @@ class WebSocketServer(ProviderCollector, SharedExtension):
 
     # Frames
 
-    def deserialize_ws_frame(self, payload: str) -> Any:
-        """Return what a message says.
+    def deserialize_ws_frame(self, payload: str | bytes) -> tuple[Any, Any, Any]:
+        """Return what a message asks for: the method, its data and a correlation id.
+
+        Args:
+            payload: text, or the bytes of a binary message.
 
         Raises:
-            MalformedRequest: it is no JSON.
+            MalformedRequest: it is no JSON, or names no method.
         """
         try:
-            return json.loads(payload)
+            message = json.loads(payload)
         except (ValueError, RecursionError):
             raise MalformedRequest("Invalid JSON data") from None
+        if not isinstance(message, dict) or not isinstance(message.get("method"), str):
+            raise MalformedRequest("Invalid JSON data")
+        return message["method"], message.get("data"), message.get("correlation_id")
 
     def serialize_for_ws(self, payload: Any) -> str:
         """Return a message that says `payload`."""
@@ -245,21 +251,17 @@ class WebSocketServer(ProviderCollector, SharedExtension):
             if goes_on:
                 self._serve_next(websocket)
 
-    def handle_websocket_request(self, websocket: WebSocket, payload: str) -> None:
+    def handle_websocket_request(self, websocket: WebSocket, payload: str | bytes) -> None:
         """Call the method that a message asks for, and send what comes of it.
 
         So it is for a client that has left meanwhile: it may have asked for no answer.
         """
         correlation_id = None
         try:
-            message = self.deserialize_ws_frame(payload)
-            if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-                raise MalformedRequest("Invalid JSON data")
-            correlation_id = message.get("correlation_id")
-            data = message.get("data")
+            method, data, correlation_id = self.deserialize_ws_frame(payload)
             if not isinstance(data, dict | None):
                 raise MalformedRequest("Invalid JSON data")
-            provider = self._find_provider(message["method"])
+            provider = self._find_provider(method)
             provider.check_signature((websocket.socket_id,), data or {})
         except Exception as error:
             websocket.send(self.serialize_error(correlation_id, error))
