@@ -361,6 +361,42 @@ class TestWaiter:
         expected = "Timeout on service.method after 0.01 seconds; nothing fired meanwhile"
         assert str(raised.value) == expected
 
+    def test_timeout_names_a_worker_that_began_before_its_block(self, container, gate):
+        spawn(container, gate.hold)
+        gate.wait_reached()
+        with pytest.raises(EntrypointWaiterTimeout) as raised:
+            with entrypoint_waiter(container, "method", timeout=0.01):
+                pass
+        text = str(raised.value)
+        assert "; nothing fired meanwhile\nand method still runs, at:\n" in text
+        assert text.count("still runs") == 1
+        assert "in hold" in text
+
+    def test_timeout_names_a_worker_whose_dependencies_hang(self, container, gate, monkeypatch):
+        monkeypatch.setattr(container.dependencies[0], "worker_setup", lambda _: gate.hold())
+
+        def wait():
+            with entrypoint_waiter(container, "method", timeout=0.01):
+                spawn(container)
+                gate.wait_reached()
+
+        with pytest.raises(
+            EntrypointWaiterTimeout, match=r"nothing fired .*\nand method still runs"
+        ):
+            wait()
+
+    def test_worker_that_has_just_fired_does_not_run_any_more(self, container, gate):
+        def wait():
+            with entrypoint_waiter(container, "other", timeout=0.01):
+                # Called behind the waiter's, before the container has let the worker go.
+                container.observers.add(Mock(on_worker_teardown=lambda *_: gate.hold()))
+                spawn(container, 1)
+                gate.wait_reached()
+
+        with pytest.raises(EntrypointWaiterTimeout) as raised:
+            wait()
+        assert str(raised.value).endswith("meanwhile fired: method -> 1")
+
     def test_timeout_names_what_fired_with_its_results(self, container):
         def wait_for_another():
             with entrypoint_waiter(container, "other", timeout=0.01):

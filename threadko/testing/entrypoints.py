@@ -69,26 +69,26 @@ class _Witness:
 
     def __init__(self, container: ServiceContainer) -> None:
         self._container = container
-        # Single steps on these, so they need no lock.
-        self._ended: deque[str] = deque(maxlen=_KEPT)
-        self._running: dict[WorkerContext, int] = {}
-
-    def on_worker_setup(self, worker_ctx: WorkerContext) -> None:
-        self._running[worker_ctx] = threading.get_ident()
+        # Single steps on it, so it needs no lock.
+        self._ended: deque[tuple[WorkerContext, str]] = deque(maxlen=_KEPT)
 
     def on_worker_teardown(
         self, worker_ctx: WorkerContext, result: Any, exc_info: ExcInfo | None
     ) -> None:
-        self._running.pop(worker_ctx, None)
         method = worker_ctx.entrypoint.method_name
-        self._ended.append(f"{method} {describe_outcome(result, exc_info)}")
+        self._ended.append((worker_ctx, f"{method} {describe_outcome(result, exc_info)}"))
 
     def describe(self) -> str:
-        ended = list(self._ended)
-        text = f"meanwhile fired: {'; '.join(ended)}" if ended else "nothing fired meanwhile"
-        for worker_ctx, thread_id in self._running.copy().items():
-            method = worker_ctx.entrypoint.method_name
-            text += f"\nand {method} still runs, at:\n{format_stack(thread_id)}"
+        # Those that run first: one that ends just now is then told of once, as having fired.
+        running = self._container.running_workers()
+        ended = dict(self._ended.copy())
+        text = "nothing fired meanwhile"
+        if ended:
+            text = f"meanwhile fired: {'; '.join(ended.values())}"
+        for worker_ctx, (thread_id, _) in running.items():
+            if worker_ctx not in ended:
+                method = worker_ctx.entrypoint.method_name
+                text += f"\nand {method} still runs, at:\n{format_stack(thread_id)}"
         return text
 
     def make_timeout(self, method_name: str, timeout: float | None) -> EntrypointWaiterTimeout:
