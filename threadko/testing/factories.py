@@ -62,11 +62,6 @@ class _Factory:
         finally:
             logger.removeFilter(_is_news)
 
-    def _patch(self, config: Mapping[str, Any] | None) -> None:
-        """Have the global configuration say the same until the end: services may read that."""
-        if config:
-            self._made.enter_context(global_config.patch(config))
-
     def _complete(self, config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         if self._amqp_uri is None and not config:
             return None
@@ -95,7 +90,6 @@ class ContainerFactory(_Factory):
         It reads the global configuration; with `config`, that one and what it adds or changes.
         """
         complete = self._complete(config)
-        self._patch(config)
         given = {} if complete is None else {"config": complete}
         container = get_container_cls(complete)(service_cls, **given)
         self.add(container)
@@ -121,7 +115,6 @@ class RunnerFactory(_Factory):
             elif given is not None:
                 config = {**given, **(config or {})}
         runner = ServiceRunner(config=self._complete(config))
-        self._patch(config)
         self.add(runner)
         for service_cls in classes:
             runner.add_service(service_cls)
