@@ -241,7 +241,8 @@ def test_bad_websocket_input_is_answered_or_closed_with_its_code(
     messages = [text for text, kind, _ in BAD_MESSAGES if len(text) <= 1000 and kind in mistakes]
     opened = Open(connect(address))
     for text in messages:
-        opened.client.send(frame(text.encode()))
+        is_text = isinstance(text, str)
+        opened.client.send(frame(text.encode() if is_text else text, opcode=1 if is_text else 2))
         assert opened.read()["success"] is False
         assert opened.call()["success"] is True
     assert bystander.call()["success"] is True
