@@ -17,7 +17,7 @@ from threadko.amqp.message import Properties
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publish import Publisher
 from threadko.amqp.publishing import PublishLink
-from threadko.amqp.shared import Borrowed
+from threadko.amqp.shared import Borrowed, end_links
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import ContainerStopped, PublishFailed
 from threadko.rpc.caller import Caller
@@ -39,6 +39,9 @@ def make_broker():
 
     yield make
     for broker in made:
+        # Those of publishers that are not garbage yet, for an error that is kept knows of them.
+        parameters = BrokerParameters.from_uri(broker.uri)
+        end_links(parameters.host, parameters.virtual_host)
         broker.close()
 
 
@@ -278,12 +281,16 @@ class Shipping(logging.Handler):
         super().__init__()
         self.publisher = publisher
         self.errors = []
+        self.refused = threading.Semaphore(0)  # of the connection's own thread, which may not
 
     def emit(self, record):
         try:
             self.publisher.publish(record.getMessage(), routing_key="logs", timeout=SOON)
         except PublishFailed as error:
             self.errors.append(error)
+        except RuntimeError:
+            self.refused.release()
+            raise
 
 
 def test_log_handler_that_publishes_gets_over_a_lost_connection(make_broker):
@@ -303,6 +310,8 @@ def test_log_handler_that_publishes_gets_over_a_lost_connection(make_broker):
         thread.start()
         thread.join(TIMEOUT)
         assert not thread.is_alive()
+        for _ in range(2):  # to say that something cannot be logged fails too
+            assert handler.refused.acquire(timeout=TIMEOUT)
     finally:
         logger.removeHandler(handler)
     assert str(handler.errors[0]).startswith("no confirm in time")
