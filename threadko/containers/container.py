@@ -69,6 +69,21 @@ _LATE_SECONDS = 0.4  # past the deadline of a stop, for what is about to end by 
 _KILL_SECONDS = 5.0  # guessed: how long to wait for the kill() of all extensions
 
 
+class _Offer:
+    """A worker that `spawn_worker` is to run in the thread that called, which holds a slot."""
+
+    __slots__ = ("message", "run", "worker_ctx")
+
+    def __init__(
+        self,
+        run: Callable[[WorkerContext, HandleResult | None], None],
+        message: Message | None = None,
+    ) -> None:
+        self.run = run
+        self.message = message
+        self.worker_ctx: WorkerContext | None = None  # once it was taken
+
+
 class ServiceContainer:
     """Runs one service.
 
@@ -122,7 +137,7 @@ class ServiceContainer:
         self.before_open: Callable[[], object] = lambda: None
         # A subclass's sees each worker of the entrypoints, as it does in nameko.
         self._is_spawning_overridden = type(self).spawn_worker is not ServiceContainer.spawn_worker
-        self._here = threading.local()  # with `run`, which runs a worker that is offered there
+        self._here = threading.local()  # with `offer`, what `spawn_worker` is to run there
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -455,11 +470,9 @@ class ServiceContainer:
                 the container was made in the process of which this one is a fork.
         """
         self._process.check()
-        run = getattr(self._here, "run", None)
-        if run is not None:
-            self._here.run = None
-            ran: WorkerContext = run(entrypoint, args, kwargs, context_data, handle_result)
-            return ran
+        offered = self._take_offer(entrypoint, args, kwargs, context_data, handle_result)
+        if offered is not None:
+            return offered
         if self._life.state is not State.RUNNING and self._never_begins():
             raise self._life.refusal()
         worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
@@ -488,8 +501,12 @@ class ServiceContainer:
         `settle` is called in place of the entrypoint's. In a killed container nothing runs, and
         the context comes back as abandoned.
         """
-        run = partial(self._run_here, settle, message)
-        return self._offer(run, entrypoint, args, kwargs, context_data, handle_result)
+
+        def run(worker_ctx: WorkerContext, handle_result: HandleResult | None) -> None:
+            self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
+
+        offer = _Offer(run, message)
+        return self._offer(offer, entrypoint, args, kwargs, context_data, handle_result)
 
     def begin_worker(
         self,
@@ -502,70 +519,53 @@ class ServiceContainer:
     ) -> WorkerSteps:
         """Return a worker that this thread, which holds a slot, runs step by step to its end."""
         begun: list[WorkerSteps] = []
-        begin = partial(self._begin_here, begun)
-        self._offer(begin, entrypoint, args, kwargs, context_data, handle_result)
+
+        def begin(worker_ctx: WorkerContext, handle_result: HandleResult | None) -> None:
+            begun.append(self._workers.begin(worker_ctx, handle_result))
+
+        self._offer(_Offer(begin), entrypoint, args, kwargs, context_data, handle_result)
         return begun[0]
-
-    def _run_here(
-        self,
-        settle: Settle | None,
-        message: Message | None,
-        entrypoint: Any,
-        args: Iterable[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        context_data: Mapping[str, Any] | None,
-        handle_result: HandleResult | None,
-    ) -> WorkerContext:
-        worker_ctx = WorkerContext(
-            self, None, entrypoint, args, kwargs, context_data, message=message
-        )
-        self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
-        return worker_ctx
-
-    def _begin_here(
-        self,
-        begun: list[WorkerSteps],
-        entrypoint: Any,
-        args: Iterable[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        context_data: Mapping[str, Any] | None,
-        handle_result: HandleResult | None,
-    ) -> WorkerContext:
-        worker_ctx = WorkerContext(self, None, entrypoint, args, kwargs, context_data)
-        begun.append(self._workers.begin(worker_ctx, handle_result))
-        return worker_ctx
 
     def _offer(
         self,
-        run: Callable[..., WorkerContext],
+        offer: "_Offer",
         entrypoint: Any,
         args: Iterable[Any] | None,
         kwargs: Mapping[str, Any] | None,
         context_data: Mapping[str, Any] | None,
         handle_result: HandleResult | None,
     ) -> WorkerContext:
-        """Have `run` run a worker, which passes by a subclass's `spawn_worker` on its way."""
-        if not self._is_spawning_overridden:
-            return run(entrypoint, args, kwargs, context_data, handle_result)
-        ran: list[WorkerContext] = []
-
-        def run_offered(*worker: Any) -> WorkerContext:
-            ran.append(run(*worker))
-            return ran[0]
-
-        self._here.run = run_offered
+        """Run a worker in this thread, past a subclass's `spawn_worker` if there is one."""
+        self._here.offer = offer
         try:
-            self.spawn_worker(
-                entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
-            )
+            spawn = self.spawn_worker if self._is_spawning_overridden else self._take_offer
+            spawn(entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result)
         finally:
-            self._here.run = None
-        if not ran:
+            self._here.offer = None
+        if offer.worker_ctx is None:
             raise RuntimeError(
                 f"{type(self).__qualname__}.spawn_worker has run no worker: it must call that of"
                 " its base, in the same thread"
             )
-        return ran[0]
+        return offer.worker_ctx
+
+    def _take_offer(
+        self,
+        entrypoint: Any,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        context_data: Mapping[str, Any] | None = None,
+        handle_result: HandleResult | None = None,
+    ) -> WorkerContext | None:
+        offer: _Offer | None = getattr(self._here, "offer", None)
+        if offer is None:
+            return None
+        self._here.offer = None  # what the worker itself spawns is no part of it
+        worker_ctx = offer.worker_ctx = WorkerContext(
+            self, None, entrypoint, args, kwargs, context_data, message=offer.message
+        )
+        offer.run(worker_ctx, handle_result)
+        return worker_ctx
 
     def open_line(self, name: str) -> Line:
         """Return a new waiting line for one source of work; its owner closes it in `cancel()`."""
