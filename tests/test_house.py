@@ -47,7 +47,7 @@ FLOORS: list[dict[str, str]] = [
         "web": "routes responses parser cors streams addresses exchange wsgi threads gateway "
         "connection listener server handlers hub sockets websocket",
         "containers": "observers inspection lifecycle exits hooks worker managed watch workforce "
-        "container",
+        "offers container",
     },
     {
         "events": "",

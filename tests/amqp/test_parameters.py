@@ -9,6 +9,8 @@ from threadko.exceptions import ConfigurationError
     [
         ("amqp://h", ("h", 5672, "guest", "guest", "/")),
         ("amqp://h/", ("h", 5672, "guest", "guest", "/")),
+        ("amqp://", ("localhost", 5672, "guest", "guest", "/")),
+        ("amqp:///v", ("localhost", 5672, "guest", "guest", "v")),
         ("amqp://h//", ("h", 5672, "guest", "guest", "/")),
         ("amqp://h/%2F", ("h", 5672, "guest", "guest", "/")),
         ("amqp://h/%2f", ("h", 5672, "guest", "guest", "/")),
@@ -49,8 +51,6 @@ def test_uri_is_taken_apart(uri, expected):
         ("amqp://a;x://u:sekret@b", "must begin with amqp://"),
         ("memory://u:sekret@h", "must begin with amqp://"),
         ("http://u:sekret@h", "must begin with amqp://"),
-        ("amqp://", "names no host"),
-        ("amqp:///v", "names no host"),
         ("amqp://:5672", "names no host"),
         ("amqp://u:sekret@/v", "names no host"),
         ("amqp://u:sekret@h:0/v", "port must be"),

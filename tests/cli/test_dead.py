@@ -96,7 +96,10 @@ def test_replay_all(run, die, name, broker_uri):
 
 def test_purge_asks_first(run, die, name, broker_uri):
     die(1, 2)
-    assert run("purge", name, answer="n\n").exit_code != 0
+    for answer, text in (("n\n", "nothing was deleted"), ("", "nobody is there to answer")):
+        result = run("purge", name, answer=answer)
+        assert result.exit_code == 2
+        assert text in result.output
     assert depth(broker_uri, f"{name}.dead") == 2
     assert "2 deleted" in run("purge", name, answer="y\n").output
     assert depth(broker_uri, f"{name}.dead") == 0

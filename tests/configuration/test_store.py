@@ -104,6 +104,20 @@ def test_it_can_be_copied_by_the_standard_ways(
     assert other == {**config.data, "x": 1}
 
 
+def test_configurations_are_joined_as_dicts_are(config: Config) -> None:
+    before = config.data
+    assert config | {"a": 5} == {**before, "a": 5}
+    assert {"a": 5, "own": 1} | config == {"a": 5, "own": 1} | before
+    assert config | Config(own=1) == {**before, "own": 1}
+    assert config == before
+    same = config
+    config |= {"own": 1}
+    assert config is same
+    assert config == {**before, "own": 1}
+    with pytest.raises(TypeError):
+        config | 5
+
+
 def test_repr_shows_keys_and_no_values() -> None:
     assert repr(Config({"AMQP_URI": "amqp://u:secret@h"})) == "<Config AMQP_URI>"
     assert repr(Config()) == "<Config empty>"

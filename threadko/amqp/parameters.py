@@ -19,6 +19,7 @@ from threadko.utils.redaction import REDACTED, split_urls
 
 __all__ = ["BrokerParameters", "check_heartbeat"]
 
+DEFAULT_HOST = "localhost"  # of an address that has nothing before its vhost
 DEFAULT_PORT = 5672
 DEFAULT_TLS_PORT = 5671
 SCHEMES = ("amqp", "pyamqp")
@@ -74,7 +75,9 @@ class BrokerParameters:
         ssl: Any = None,
         login_method: str | None = None,
     ) -> "BrokerParameters":
-        """Read `amqp://user:password@host:port/vhost?heartbeat=20`; all but the host is optional.
+        """Read `amqp://user:password@host:port/vhost?heartbeat=20`.
+
+        All of it can be left out; the host only together with user, password and port.
 
         Several addresses, in a list or joined by `;`, are the nodes of one cluster. `amqps` is TLS,
         and so is `ssl`; `pyamqp` means the same as `amqp`. A missing vhost, `/` and `/%2F` are the
@@ -178,7 +181,7 @@ def _read_uri(
         raise _refuse(f"it must be a str, not {type(uri).__name__}")
     try:
         parts = urllib.parse.urlsplit(uri)
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname if parts.netloc else DEFAULT_HOST, parts.port
     except ValueError:
         raise _refuse(f"host or port cannot be read; {_ENCODE_HINT}") from None
     _check_shape(parts)

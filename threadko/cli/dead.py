@@ -134,7 +134,7 @@ def purge(queue: str, yes: bool, limit: int, **options: Any) -> None:
     with _open(queue, options) as letters:
         found = letters.read(limit)
         if found and not yes:
-            click.confirm(f"Delete {len(found)} messages for good?", abort=True)
+            _ask(f"Delete {len(found)} messages for good?")
         for delivery in found:
             letters.drop(delivery)
         click.echo(f"{len(found)} deleted")
@@ -159,6 +159,18 @@ def _open(queue: str, options: dict[str, Any]) -> Iterator[DeadLetters]:
         raise UserError(f"nothing has died: {error}") from error
     except BrokerError as error:
         raise NoBrokerError(str(error)) from error
+
+
+def _ask(question: str) -> None:
+    """Return if the answer is yes; a Ctrl-C ends the command as everywhere."""
+    try:
+        answer = click.confirm(question)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise UserError("nobody is there to answer; --yes deletes without asking") from error
+    if not answer:
+        raise UserError("nothing was deleted")
 
 
 def _tell_left(letters: DeadLetters) -> None:

@@ -125,6 +125,16 @@ class Config(MutableMapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         return key in self._data
 
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._data, **_snapshot(other)} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return {**_snapshot(other), **self._data} if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> "Config":  # type: ignore[misc]  # the same object
+        self.update(other)
+        return self
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented

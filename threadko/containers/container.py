@@ -44,6 +44,7 @@ from threadko.containers.inspection import (
 from threadko.containers.lifecycle import Lifecycle, State, Step
 from threadko.containers.managed import ManagedThreads
 from threadko.containers.observers import Observers
+from threadko.containers.offers import Offer, Offers
 from threadko.containers.worker import WorkerLife, WorkerSteps
 from threadko.containers.workforce import Workforce
 from threadko.context import current_worker, new_call_id
@@ -67,21 +68,6 @@ _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 1.0  # for managed threads that were asked to end
 _LATE_SECONDS = 0.4  # past the deadline of a stop, for what is about to end by itself
 _KILL_SECONDS = 5.0  # guessed: how long to wait for the kill() of all extensions
-
-
-class _Offer:
-    """A worker that `spawn_worker` is to run in the thread that called, which holds a slot."""
-
-    __slots__ = ("message", "run", "worker_ctx")
-
-    def __init__(
-        self,
-        run: Callable[[WorkerContext, HandleResult | None], None],
-        message: Message | None = None,
-    ) -> None:
-        self.run = run
-        self.message = message
-        self.worker_ctx: WorkerContext | None = None  # once it was taken
 
 
 class ServiceContainer:
@@ -136,8 +122,11 @@ class ServiceContainer:
         #: Called between the halves of `start()`, where the services of a runner meet.
         self.before_open: Callable[[], object] = lambda: None
         # A subclass's sees each worker of the entrypoints, as it does in nameko.
-        self._is_spawning_overridden = type(self).spawn_worker is not ServiceContainer.spawn_worker
-        self._here = threading.local()  # with `offer`, what `spawn_worker` is to run there
+        is_overridden = type(self).spawn_worker is not ServiceContainer.spawn_worker
+        self._offers = Offers(
+            self.spawn_worker if is_overridden else self._take_offer,
+            f"{type(self).__qualname__}.spawn_worker",
+        )
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -505,8 +494,10 @@ class ServiceContainer:
         def run(worker_ctx: WorkerContext, handle_result: HandleResult | None) -> None:
             self._workers.run(worker_ctx, handle_result, settle or entrypoint.settle)
 
-        offer = _Offer(run, message)
-        return self._offer(offer, entrypoint, args, kwargs, context_data, handle_result)
+        offer = Offer(run, message)
+        return self._offers.offer(
+            offer, entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
+        )
 
     def begin_worker(
         self,
@@ -523,31 +514,11 @@ class ServiceContainer:
         def begin(worker_ctx: WorkerContext, handle_result: HandleResult | None) -> None:
             begun.append(self._workers.begin(worker_ctx, handle_result))
 
-        self._offer(_Offer(begin), entrypoint, args, kwargs, context_data, handle_result)
+        offer = Offer(begin)
+        self._offers.offer(
+            offer, entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result
+        )
         return begun[0]
-
-    def _offer(
-        self,
-        offer: "_Offer",
-        entrypoint: Any,
-        args: Iterable[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        context_data: Mapping[str, Any] | None,
-        handle_result: HandleResult | None,
-    ) -> WorkerContext:
-        """Run a worker in this thread, past a subclass's `spawn_worker` if there is one."""
-        self._here.offer = offer
-        try:
-            spawn = self.spawn_worker if self._is_spawning_overridden else self._take_offer
-            spawn(entrypoint, args, kwargs, context_data=context_data, handle_result=handle_result)
-        finally:
-            self._here.offer = None
-        if offer.worker_ctx is None:
-            raise RuntimeError(
-                f"{type(self).__qualname__}.spawn_worker has run no worker: it must call that of"
-                " its base, in the same thread"
-            )
-        return offer.worker_ctx
 
     def _take_offer(
         self,
@@ -557,10 +528,10 @@ class ServiceContainer:
         context_data: Mapping[str, Any] | None = None,
         handle_result: HandleResult | None = None,
     ) -> WorkerContext | None:
-        offer: _Offer | None = getattr(self._here, "offer", None)
+        """Run what is offered to this thread, if anything is, and return its context."""
+        offer = self._offers.take()
         if offer is None:
             return None
-        self._here.offer = None  # what the worker itself spawns is no part of it
         worker_ctx = offer.worker_ctx = WorkerContext(
             self, None, entrypoint, args, kwargs, context_data, message=offer.message
         )
