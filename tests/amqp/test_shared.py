@@ -67,6 +67,63 @@ def test_the_last_to_go_ends_it_and_the_next_begins_anew(parameters, names):
     assert Borrowed("last", parameters).get() is not link
 
 
+def test_closed_share_ends_the_connection_at_once_though_somebody_remembers_it(parameters, names):
+    borrowed = Borrowed("closed", parameters)
+    before = connections()
+    with borrowed.lent() as link:
+        publish(link, names.service("nobody"))
+    (thread,) = connections() - before
+    borrowed.close()
+    assert not thread.is_alive()
+    borrowed.close()
+    with pytest.raises(RuntimeError, match="the publisher is closed"), borrowed.lent():
+        pass
+
+
+def test_closed_share_leaves_the_connection_to_others(parameters, names):
+    closed, other = Borrowed("shared", parameters), Borrowed("shared", parameters)
+    before = connections()
+    with closed.lent() as link:
+        pass
+    closed.close()
+    closed.close()
+    assert other.get() is link
+    publish(link, names.service("nobody"))
+    other.close()
+    assert not connections() - before
+
+
+def test_share_that_is_closed_while_somebody_publishes_ends_after_that(parameters, names):
+    borrowed = Borrowed("inside", parameters)
+    before = connections()
+    inside, closed = threading.Event(), threading.Event()
+    failures = []
+
+    def use():
+        try:
+            with borrowed.lent() as link:
+                publish(link, names.service("nobody"))
+                inside.set()
+                assert closed.wait(TIMEOUT)
+                publish(link, names.service("nobody"))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    for each in threads:
+        each.start()
+    assert inside.wait(TIMEOUT)
+    borrowed.close()
+    assert connections() - before
+    closed.set()
+    for each in threads:
+        each.join(TIMEOUT)
+    # The second may have come too late to be let in.
+    assert [error for error in failures if not isinstance(error, RuntimeError)] == []
+    assert len(failures) < 2
+    assert not connections() - before
+
+
 def test_refused_connection_is_replaced_at_the_next_use(broker_uri):
     wrong = broker_uri.replace("guest:guest@", "guest:wrong@", 1)
     borrowed = Borrowed("wrong", BrokerParameters.from_uri(wrong))

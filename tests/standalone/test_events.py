@@ -52,6 +52,16 @@ def test_options_are_those_of_a_publisher(broker_uri, source, bound):
         event_dispatcher(broker_uri, colour="red")
 
 
+def test_connection_of_a_closed_dispatcher_ends_though_its_error_is_kept(source, broker_uri):
+    before = set(threading.enumerate())
+    with event_dispatcher(broker_uri, mandatory=True, heartbeat=77) as dispatch:
+        with pytest.raises(UndeliverableMessage) as kept:
+            dispatch(source, "sold", 1)
+    assert kept.value.__traceback__ is not None
+    left = [each for each in set(threading.enumerate()) - before if "-publisher-" in each.name]
+    assert left == []
+
+
 def test_mandatory_event_that_nobody_handles_is_an_error(source, amqp_config):
     with event_dispatcher(config=amqp_config, mandatory=True) as dispatch:
         with pytest.raises(UndeliverableMessage):

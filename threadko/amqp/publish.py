@@ -5,6 +5,7 @@ publishers of the process that name the same broker, and no thread owns it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -121,8 +122,10 @@ class Publisher:
         self.amqp_uri = amqp_uri
         self._given = {name: value for name, value in given.items() if value is not None}
         self._serialization = serialization or Serialization.from_config()
+        self._lend: Callable[[], AbstractContextManager[PublishLink]]
+        self._give_back: Callable[[], object] = lambda: None
         if link is not None:
-            self._get_link: Callable[[], PublishLink] = lambda: link
+            self._lend = lambda: nullcontext(link)
             return
         parameters = BrokerParameters.from_uri(
             amqp_uri,
@@ -132,9 +135,16 @@ class Publisher:
             login_method=login_method,
         )
         key = (repr(amqp_uri), repr(ssl), login_method, heartbeat, window, max_message_size)
-        self._get_link = Borrowed(
-            key, parameters, window=window, max_message_size=max_message_size
-        ).get
+        borrowed = Borrowed(key, parameters, window=window, max_message_size=max_message_size)
+        self._lend, self._give_back = borrowed.lent, borrowed.close
+
+    def close(self) -> None:
+        """Publish no more; its connection ends when no other publisher shares it.
+
+        Without this, that is when the publisher is forgotten, and an exception of `publish` keeps
+        it in mind. Publishes that are under way end first.
+        """
+        self._give_back()
 
     def publish(self, payload: Any, **kwargs: Any) -> None:
         """Publish a message and wait until the broker has confirmed it.
@@ -144,6 +154,7 @@ class Publisher:
             EncodeError: the payload or a property cannot be sent.
             UndeliverableMessage: it is mandatory, and no queue would have it.
             PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
+            RuntimeError: the publisher was closed.
         """
         check_options(kwargs)
         check_values(kwargs)
@@ -174,17 +185,18 @@ class Publisher:
             # Its own exchange must be there when the time has come.
             declare_first = [*declare, waiting]
             target, declare = waiting.name, []
-        self._get_link().publish(
-            body,
-            properties,
-            exchange=target,
-            routing_key=options.get("routing_key") or "",
-            mandatory=bool(options["mandatory"]),
-            retry=bool(options["retry"]) and options["retry_policy"].get("max_retries") != 0,
-            declare=declare,
-            declare_first=declare_first,
-            timeout=options["timeout"],
-        )
+        with self._lend() as link:
+            link.publish(
+                body,
+                properties,
+                exchange=target,
+                routing_key=options.get("routing_key") or "",
+                mandatory=bool(options["mandatory"]),
+                retry=bool(options["retry"]) and options["retry_policy"].get("max_retries") != 0,
+                declare=declare,
+                declare_first=declare_first,
+                timeout=options["timeout"],
+            )
 
     def _merge(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         call = {name: value for name, value in kwargs.items() if value is not None}

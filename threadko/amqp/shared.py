@@ -1,15 +1,18 @@
 """One publishing connection per broker for all publishers of a process.
 
-Threads that meet here: any thread may borrow and publish. A connection is made for the first who
-publishes to its broker, and ends with the last publisher of that broker, or with the process, or
-when `end_links` says so: then the next who publishes makes another. A
-forked child forgets those of its parent, and makes its own.
+Threads that meet here: any thread may borrow, publish and close. A connection is made for the first
+who publishes to its broker, and ends with the last publisher of that broker, or with the process,
+or when `end_links` says so: then the next who publishes makes another. A publisher ends when it was
+closed and nobody is inside it any more, or is forgotten. A forked child forgets the connections of
+its parent, and makes its own.
 """
 
 import atexit
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from threadko.amqp.parameters import BrokerParameters
@@ -36,7 +39,7 @@ _entries: dict[object, _Entry] = {}  # guarded by _lock
 
 
 class Borrowed:
-    """A share of the connection to one broker; given back when it is forgotten.
+    """A share of the connection to one broker; given back when it is closed or forgotten.
 
     Args:
         key: those with equal keys share a connection.
@@ -57,12 +60,46 @@ class Borrowed:
         self._parameters = parameters
         self._window = window
         self._max_message_size = max_message_size
+        self._inside = 0  # both guarded by _lock
+        self._is_closed = False
         with _lock:
             _entries.setdefault(key, _Entry(parameters)).users += 1
         # The collector runs in any thread, and in the midst of anything: the lock may be held by
         # that very thread.
-        give_back = weakref.finalize(self, _give_back_soon, key)
-        give_back.atexit = False
+        self._forgotten = weakref.finalize(self, _give_back_soon, key)
+        self._forgotten.atexit = False
+
+    @contextmanager
+    def lent(self) -> Iterator[PublishLink]:
+        """Lend the connection to the calling thread; a `close()` meanwhile takes effect after it.
+
+        Raises `RuntimeError` if it was closed before.
+        """
+        with _lock:
+            if self._is_closed:
+                raise RuntimeError("the publisher is closed")
+            self._inside += 1
+        try:
+            yield self.get()
+        finally:
+            with _lock:
+                self._inside -= 1
+            self._end()
+
+    def close(self) -> None:
+        """Give it back, or leave that to the last of those who are inside.
+
+        The connection is closed on return if nobody else had a share of it.
+        """
+        with _lock:
+            self._is_closed = True
+        self._end()
+
+    def _end(self) -> None:
+        with _lock:
+            is_over = self._is_closed and self._inside == 0
+        if is_over and self._forgotten.detach():  # once
+            _give_back(self._key)
 
     def get(self) -> PublishLink:
         """Return the connection, begun anew if there is none, or the last was refused for good."""

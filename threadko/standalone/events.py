@@ -27,7 +27,7 @@ class EventDispatcher:
         uri: the broker, or several nodes of one; the configured one if None.
         config: read in place of the global configuration.
         options: those of `threadko.amqp.publish.Publisher`, such as `ssl`, `login_method`,
-            `serializer`, `headers` and `mandatory`.
+            `serializer`, `headers`, `heartbeat` and `mandatory`; None is the configured one.
 
     Raises:
         TypeError: there is no such option.
@@ -45,18 +45,18 @@ class EventDispatcher:
         broker = BrokerSettings.from_config(self._config)
         for name in ("exchange", "routing_key"):
             options.pop(name, None)
-        own = {"ssl": broker.ssl, "login_method": broker.login_method}
-        own |= {name: options.pop(name) for name in own if options.get(name) is not None}
-        options.setdefault("timeout", broker.publish_timeout)
+        given = {name: value for name, value in options.items() if value is not None}
+        configured = {
+            "ssl": broker.ssl,
+            "login_method": broker.login_method,
+            "serialization": Serialization.from_config(self._config),
+            "heartbeat": broker.heartbeat,
+            "window": broker.publish_window,
+            "max_message_size": broker.max_message_size,
+            "timeout": broker.publish_timeout,
+        }
         self._publisher: Publisher | None = Publisher(
-            broker.uri if uri is None else uri,
-            ssl=own["ssl"],
-            login_method=own["login_method"],
-            serialization=Serialization.from_config(self._config),
-            heartbeat=broker.heartbeat,
-            window=broker.publish_window,
-            max_message_size=broker.max_message_size,
-            **options,
+            broker.uri if uri is None else uri, **{**configured, **given}
         )
 
     def __call__(
@@ -89,8 +89,13 @@ class EventDispatcher:
         )
 
     def close(self) -> None:
-        """Dispatch no more; the connection ends when nobody else uses it."""
-        self._publisher = None
+        """Dispatch no more; the connection ends when nobody else uses it.
+
+        Events that other threads are dispatching are waited for by those, not by this.
+        """
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            publisher.close()
 
     def __enter__(self) -> "EventDispatcher":
         return self
