@@ -164,6 +164,7 @@ class _SharedListener:
         self._members: list[WebServer] = []  # replaced, never changed
         self._awake: set[WebServer] = set()  # those that have not begun to stop
         self._present: set[WebServer] = set()  # those that have not stopped
+        tls = None if settings.tls is None else _make_context(settings.tls)
         door = open_door(address, settings.socket_mode)
         try:
             self.listener = HttpListener(
@@ -173,7 +174,7 @@ class _SharedListener:
                 request_timeout=settings.request_timeout,
                 idle_timeout=settings.idle_timeout,
                 max_connections=settings.max_connections,
-                tls=None if settings.tls is None else _make_context(settings.tls),
+                tls=tls,
             )
         except BaseException:
             door.close()
