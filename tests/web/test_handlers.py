@@ -6,6 +6,7 @@ from queue import SimpleQueue
 import pytest
 import requests
 from werkzeug.exceptions import Conflict
+from werkzeug.routing import Rule
 from werkzeug.wrappers import Response
 
 from tests.support.timing import TIMEOUT
@@ -134,6 +135,27 @@ def test_bad_declarations_fail_where_they_stand(method, url):
 
     with pytest.raises(ConfigurationError):
         http(method, url)(handler)
+
+
+def test_rule_of_a_subclass_is_its_own_affair(serve):
+    class Versioned(HttpRequestHandler):
+        def get_url_rule(self):
+            return Rule(f"/v2/{self.url}", methods=[self.method])
+
+    class Service:
+        name = "service"
+
+        @Versioned.decorator("GET", "page")
+        def page(self, request):
+            return "a page"
+
+    _, address = serve(Service)
+    assert requests.get(f"http://{address}/v2/page", timeout=TIMEOUT).text == "a page"
+
+
+def test_handler_by_itself_needs_no_rule():
+    handler = HttpRequestHandler("GET", "no rule", expected_exceptions=ValueError)
+    assert handler.response_from_exception(ValueError("it")).status_code == 400
 
 
 def test_worker_that_cannot_be_set_up_is_a_500(serve, caplog):

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Request, Response
@@ -27,15 +27,11 @@ class HttpRequestHandler(Entrypoint):
         method: an HTTP method, or several with commas.
         url: a werkzeug rule, such as `/orders/<int:number>`.
         kwargs: `expected_exceptions` and `sensitive_arguments`.
-
-    Raises:
-        ConfigurationError: the method or the rule is none.
     """
 
     server = WebServer()
 
     def __init__(self, method: str, url: str, **kwargs: Any) -> None:
-        make_rule(method, url)  # so that the decorator says what is wrong
         self.method = method
         self.url = url
         super().__init__(**kwargs)
@@ -48,6 +44,13 @@ class HttpRequestHandler(Entrypoint):
     def get_url_rule(self) -> Rule:
         """Return the rule of the requests that come here."""
         return make_rule(self.method, self.url)
+
+    @classmethod
+    def _declare(cls, method: Any, entrypoint: Entrypoint) -> Any:
+        # So that the decorator says what is wrong. A rule of a subclass's own may not be known yet.
+        if cls.get_url_rule is HttpRequestHandler.get_url_rule:
+            cast(HttpRequestHandler, entrypoint).get_url_rule()
+        return super()._declare(method, entrypoint)
 
     def setup(self) -> None:
         """Register the route."""
