@@ -26,7 +26,7 @@ FLOORS: list[dict[str, str]] = [
     },
     {
         "extensions": "worker interface base entrypoint dependency collector",
-        "configuration": "store substitution loader checks keys settings sources",
+        "configuration": "store given substitution loader checks keys settings sources",
         "logs": "",
         "log_helpers": "",
         "devbroker": "frames routing queues vhost channel session server",

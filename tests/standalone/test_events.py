@@ -39,6 +39,14 @@ def test_event_has_nameko_s_form(broker_uri, source, bound, amqp_config):
     assert (properties.headers, properties.correlation_id, properties.reply_to) == ({}, None, None)
 
 
+def test_configuration_may_come_first_as_in_nameko_2(broker_uri, source, bound, amqp_config):
+    with event_dispatcher(amqp_config, headers={"a": "b"}) as dispatch:
+        dispatch(source, "sold", 1)
+    assert amqp.expect_message(broker_uri, bound).properties.headers == {"a": "b"}
+    with pytest.raises(TypeError, match="twice"):
+        event_dispatcher(amqp_config, config=amqp_config)
+
+
 def test_options_are_those_of_a_publisher(broker_uri, source, bound):
     dispatch = event_dispatcher(
         broker_uri, serializer="yaml", headers={"nameko.language": "de"}, exchange="ignored"

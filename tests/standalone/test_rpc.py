@@ -373,9 +373,34 @@ def test_client_that_was_stopped_or_never_started_is_forgotten_without_a_word(am
         gc.collect()
 
 
-def test_names_of_nameko_2_are_the_same_clients():
-    assert ClusterRpcProxy is ClusterRpcClient
-    assert ServiceRpcProxy is ServiceRpcClient
+@pytest.mark.usefixtures("service")
+def test_names_of_nameko_2_take_its_arguments(name, amqp_config):
+    context_data = {"language": "de"}
+    with ClusterRpcProxy(amqp_config, context_data, TIMEOUT) as client:
+        found = client[name].context()
+    assert {key: found[key] for key in found if key != "call_id_stack"} == context_data
+    with ServiceRpcProxy(name, amqp_config, timeout=TIMEOUT) as service:
+        assert set(service.context()) == {"call_id_stack"}
+
+
+@pytest.mark.usefixtures("service")
+def test_names_of_nameko_2_take_the_arguments_of_nameko_3_as_well(name, amqp_config):
+    with global_config.patch(amqp_config):
+        with ClusterRpcProxy({"language": "de"}, TIMEOUT) as client:
+            assert client[name].context()["language"] == "de"
+        with ServiceRpcProxy(name, context_data={"language": "de"}) as service:
+            assert service.context()["language"] == "de"
+        with ServiceRpcProxy(name, global_config) as service:
+            assert set(service.context()) == {"call_id_stack"}
+
+
+def test_configuration_in_the_wrong_place_is_not_sent_along(amqp_config):
+    with pytest.raises(TypeError, match="config="):
+        ClusterRpcClient(amqp_config)
+    with pytest.raises(TypeError, match="config="):
+        ServiceRpcProxy("any", context_data=amqp_config)
+    with pytest.raises(TypeError, match="twice"):
+        ClusterRpcProxy(amqp_config, config=amqp_config)
 
 
 FORKED = """

@@ -146,7 +146,7 @@ from threadko import config
 from threadko.events import EventDispatcher, event_handler
 from threadko.messaging import Publisher
 from threadko.rpc import ServiceRpc, rpc
-from threadko.standalone.rpc import ServiceRpcClient
+from threadko.standalone.rpc import ServiceRpcClient, ServiceRpcProxy
 from threadko.testing.services import entrypoint_hook, entrypoint_waiter, once
 from threadko.testing.utils import get_container
 from threadko.web.handlers import http
@@ -231,6 +231,16 @@ def test_messages_can_be_looked_at(container_factory, rabbit_config, get_message
         get_message_from_queue("looked-at", block=False)
 
 
+def test_fixtures_are_what_nameko_2_gave(container_factory, rabbit_config, web_config):
+    both = {**rabbit_config, **web_config}
+    assert both == {key: config[key] for key in ("AMQP_URI", "WEB_SERVER_ADDRESS")}
+    container = container_factory(Back, {**both, "ours": 1})
+    assert container.config["ours"] == 1
+    container.start()
+    with ServiceRpcProxy("back", rabbit_config) as back:
+        assert back.double(2) == 4
+
+
 def test_web(container_factory, web_config, web_config_port, web_session, websocket):
     assert config["WEB_SERVER_ADDRESS"] == f"127.0.0.1:{web_config_port}"
     container_factory(Web).start()
@@ -244,7 +254,7 @@ def test_mock_container(mock_container):
 
 
 def test_empty_config(empty_config):
-    assert dict(config) == {}
+    assert dict(config) == empty_config == {}
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -268,14 +278,14 @@ def test_call_ids(predictable_call_ids, container_factory, number):
 
 def test_each_fixture_does_what_it_is_for(run_tests):
     result = run_tests(FIXTURES, "-W", "error")
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
 
 
 def test_fixtures_work_on_a_broker_that_is_named(run_tests, broker_uri):
     result = run_tests(
         FIXTURES.replace("assert rabbit_uri not in uris", ""), "--amqp-uri", broker_uri
     )
-    result.assert_outcomes(passed=9)
+    result.assert_outcomes(passed=10)
     assert "has left behind" not in result.stdout.str()
     for queue in ("rpc-front", "rpc-back", "evt-front-called--back.on_called", "looked-at"):
         assert not amqp.has_queue(broker_uri, queue)
@@ -283,7 +293,7 @@ def test_fixtures_work_on_a_broker_that_is_named(run_tests, broker_uri):
 
 def test_fixtures_work_on_a_rabbitmq_with_its_management_api(run_tests, node, api_uri):
     args = ("--amqp-uri", node.uri, "--rabbit-api-uri", api_uri)
-    run_tests(FIXTURES, *args).assert_outcomes(passed=9)
+    run_tests(FIXTURES, *args).assert_outcomes(passed=10)
     result = run_tests("def test_manager(rabbit_manager): rabbit_manager.get_all_vhosts()", *args)
     result.assert_outcomes(passed=1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from threadko.amqp.publish import Publisher
 from threadko.configuration import config as global_config
+from threadko.configuration.given import as_config
 from threadko.configuration.settings import BrokerSettings
 from threadko.events import check_event_type, get_event_exchange
 from threadko.serialization import Serialization
@@ -24,13 +25,14 @@ class EventDispatcher:
     Each call returns when the broker has the event.
 
     Args:
-        uri: the broker, or several nodes of one; the configured one if None.
+        uri: the broker, or several nodes of one; the configured one if None. As in nameko 2 it may
+            be a configuration, which names one by `AMQP_URI`.
         config: read in place of the global configuration.
         options: those of `threadko.amqp.publish.Publisher`, such as `ssl`, `login_method`,
             `serializer`, `headers`, `heartbeat` and `mandatory`; None is the configured one.
 
     Raises:
-        TypeError: there is no such option.
+        TypeError: there is no such option, or there are two configurations.
         ConfigurationError: an option cannot be used.
     """
 
@@ -41,6 +43,11 @@ class EventDispatcher:
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        given = as_config(uri)
+        if given is not None:
+            if config is not None:
+                raise TypeError("the configuration is given twice")
+            uri, config = None, given
         self._config: Mapping[str, Any] = global_config if config is None else config
         broker = BrokerSettings.from_config(self._config)
         for name in ("exchange", "routing_key"):

@@ -19,6 +19,7 @@ from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.threads import run_in_thread, thread_name
 from threadko.configuration import config as global_config
 from threadko.configuration.checks import seconds
+from threadko.configuration.given import as_config
 from threadko.configuration.settings import BrokerSettings, ContainerSettings, RpcSettings
 from threadko.context import extend_call_id_stack, new_call_id, new_id
 from threadko.rpc.caller import Caller
@@ -51,6 +52,9 @@ class _RpcClient(ABC, Generic[_Target]):
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        if as_config(context_data) is not None:
+            # It would be sent along with each call, passwords and all.
+            raise TypeError("context_data holds AMQP_URI: a configuration is given as config=...")
         self._options, connection = read_options(options)
         values = dict((global_config if config is None else config).items())
         for key, value in (
@@ -267,6 +271,41 @@ class ServiceRpcClient(_RpcClient[ServiceClient]):
         return ServiceClient(self._start_call, self._service_name, self._timeout)
 
 
+class ClusterRpcProxy(ClusterRpcClient):
+    """``ClusterRpcClient`` with the arguments that it has in nameko 2.
+
+    Args:
+        args: a configuration, which names a broker by ``AMQP_URI``, and then ``context_data`` and
+            ``timeout``. Without a configuration they are those of ``ClusterRpcClient``.
+        options: likewise.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*_without_config(args, options), **options)
+
+
+class ServiceRpcProxy(ServiceRpcClient):
+    """``ServiceRpcClient`` with the arguments that it has in nameko 2.
+
+    Args:
+        service_name: the name of that service; the others as ``ClusterRpcProxy``.
+    """
+
+    def __init__(self, service_name: str, *args: Any, **options: Any) -> None:
+        super().__init__(service_name, *_without_config(args, options), **options)
+
+
+def _without_config(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Move a configuration that comes first to the options, and return the other arguments."""
+    config = as_config(args[0]) if args else None
+    if config is None:
+        return args
+    if "config" in options:
+        raise TypeError("the configuration is given twice")
+    options["config"] = config
+    return args[1:]
+
+
 def _stop_forgotten(link: CallLink, name: str) -> None:
     # In a thread: the collector runs in any, which may hold what the link waits for.
     run_in_thread(lambda: link.stop(_CLOSE_SECONDS), thread_name("standalone", "release"))
@@ -283,7 +322,3 @@ def _renew_all() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_all)
-
-#: The names that they have in nameko 2.
-ClusterRpcProxy = ClusterRpcClient
-ServiceRpcProxy = ServiceRpcClient

@@ -10,7 +10,7 @@ another plugin have some of the same names (nameko's has them all).
 import contextlib
 import importlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -142,10 +142,10 @@ def mock_container() -> Any:
 
 
 @pytest.fixture
-def empty_config() -> Iterator[None]:
-    """An empty global configuration."""
+def empty_config() -> Iterator[dict[str, Any]]:
+    """An empty global configuration, and as a dict."""
     with _load("configuration").config.patch({}, clear=True):
-        yield
+        yield {}
 
 
 @pytest.fixture
@@ -169,14 +169,15 @@ def rabbit_uri(threadko_scope: Any) -> str:
 
 
 @pytest.fixture
-def rabbit_config(rabbit_uri: str) -> Iterator[None]:
-    """Have the global configuration name that broker."""
-    with _load("configuration").config.patch({"AMQP_URI": rabbit_uri}):
-        yield
+def rabbit_config(rabbit_uri: str) -> Iterator[dict[str, Any]]:
+    """Have the global configuration name that broker; gives the entry as a dict."""
+    entries = {"AMQP_URI": rabbit_uri}
+    with _load("configuration").config.patch(entries):
+        yield entries
 
 
 @pytest.fixture
-def amqp_uri(rabbit_config: None) -> str:
+def amqp_uri(rabbit_config: Mapping[str, Any]) -> str:
     """The URI that the global configuration names."""
     uri: str = _load("configuration").config["AMQP_URI"]
     return uri
@@ -254,26 +255,26 @@ def rabbit_ssl_uri(request: pytest.FixtureRequest, rabbit_uri: str) -> str:
 
 
 @pytest.fixture
-def rabbit_ssl_config(rabbit_ssl_uri: str, rabbit_ssl_options: Any) -> Iterator[None]:
-    """Have the global configuration name that broker, over TLS."""
+def rabbit_ssl_config(rabbit_ssl_uri: str, rabbit_ssl_options: Any) -> Iterator[dict[str, Any]]:
+    """Have the global configuration name that broker, over TLS; gives the entries as a dict."""
     entries = {"AMQP_URI": rabbit_ssl_uri, "AMQP_SSL": rabbit_ssl_options}
     with _load("configuration").config.patch(entries):
-        yield
+        yield entries
 
 
 # HTTP and websockets
 
 
 @pytest.fixture
-def web_config() -> Iterator[None]:
-    """Have the global configuration name a free port for the web server."""
-    port = _load("testing.utils").find_free_port()
-    with _load("configuration").config.patch({"WEB_SERVER_ADDRESS": f"127.0.0.1:{port}"}):
-        yield
+def web_config() -> Iterator[dict[str, Any]]:
+    """Have the global configuration name a free port for the web server; gives the entry."""
+    entries = {"WEB_SERVER_ADDRESS": f"127.0.0.1:{_load('testing.utils').find_free_port()}"}
+    with _load("configuration").config.patch(entries):
+        yield entries
 
 
 @pytest.fixture
-def web_config_port(web_config: None) -> int:
+def web_config_port(web_config: Mapping[str, Any]) -> int:
     """The port of the web server."""
     address = _load("configuration").config["WEB_SERVER_ADDRESS"]
     return int(address.rpartition(":")[2])
