@@ -69,11 +69,22 @@ def test_properties_that_pika_encoded_are_read(values):
 @pytest.mark.parametrize("values", CASES, ids="-".join)
 def test_properties_are_read_as_a_dict_of_those_that_there_are(values):
     properties = Properties(**values)
-    assert dict(properties) == values
+    as_kombu = {name.replace("headers", "application_headers"): values[name] for name in values}
+    assert dict(properties) == properties.copy() == as_kombu
     assert {name: properties.get(name, "none") for name in ALL} == {
         name: values.get(name, "none") for name in ALL
     }
-    assert [name for name in ALL if name in properties] == list(properties)
+    assert [name for name in ALL if name in properties] == list(values)
+    assert list(properties) == list(as_kombu)
+
+
+def test_headers_have_kombu_s_name_as_well():
+    properties = Properties(headers={"a": 1}, priority=3)
+    assert properties["application_headers"] is properties["headers"] is properties.headers
+    copied = properties.copy()
+    assert copied.pop("application_headers") == {"a": 1}
+    assert copied == {"priority": 3}
+    assert properties.headers == {"a": 1}
 
 
 @pytest.mark.parametrize("name", ["reply_to", "get", "__class__", "application_headers", 0])

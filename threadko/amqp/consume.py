@@ -57,7 +57,8 @@ class Message:
     ) -> None:
         self.body = delivery.body
         self.properties = properties
-        self.headers = dict(properties.headers or {})
+        # Not a copy: what an extension notes in them goes along when it sends the properties on.
+        self.headers = {} if properties.headers is None else properties.headers
         self.content_type = properties.content_type
         self.content_encoding = properties.content_encoding
         self._delivery = delivery

@@ -60,7 +60,8 @@ _SETTLE = struct.Struct(">BHIHHQBB")  # a whole basic.ack or basic.reject
 class Properties:
     """The properties of a message, named as in AMQP; None where the message has none.
 
-    They can be read as those of kombu are, too: as a dict of the ones that the message has.
+    They can be read as those of kombu are, too: as a dict of the ones that the message has, in
+    which headers are `application_headers`; `copy()` makes a real one.
     `expiration` is text that counts milliseconds, `timestamp` whole seconds since 1970.
     """
 
@@ -81,12 +82,17 @@ class Properties:
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a property, or `default` if the message does not have it."""
-        value = getattr(self, name) if name in _NAMES else None
+        attribute = _ATTRIBUTES.get(name)
+        value = None if attribute is None else getattr(self, attribute)
         return default if value is None else value
 
     def keys(self) -> list[str]:
         """Return the names of those that the message has, in the order of AMQP."""
-        return [name for name in _NAMES if getattr(self, name) is not None]
+        return [name for name in _KEYS if name in self]
+
+    def copy(self) -> dict[str, Any]:
+        """Return those that the message has as a dict of the caller's own."""
+        return {name: self[name] for name in self.keys()}
 
     def __getitem__(self, name: str) -> Any:
         value = self.get(name)
@@ -257,7 +263,10 @@ _FIELDS: tuple[tuple[str, int, _Encode, _Decode], ...] = (
     ("cluster_id", 1 << 2, encode_shortstr, _decode_shortstr),
 )
 
-_NAMES = dict.fromkeys(name for name, *_ in _FIELDS)  # a set that keeps its order
+#: Where the value of each name is; kombu has one name of its own.
+_ATTRIBUTES = {name: name for name, *_ in _FIELDS} | {"application_headers": "headers"}
+
+_KEYS = [name.replace("headers", "application_headers") for name, *_ in _FIELDS]
 
 _get_values = operator.attrgetter(*(name for name, *_ in _FIELDS))
 

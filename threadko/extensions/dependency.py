@@ -4,7 +4,7 @@
 workers, so a provider that keeps something per worker keeps it by worker context.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from threadko.extensions.base import Extension
 from threadko.extensions.interface import Container, ExcInfo
@@ -16,7 +16,9 @@ __all__ = ["DependencyProvider", "is_dependency"]
 class DependencyProvider(Extension):
     """Injects something into every service instance, under the attribute that it is declared as."""
 
-    attr_name: str = ""
+    #: The attribute, once bound. A declaration has it too then, for decorators that it makes for
+    #: methods of its class: they know no clone, and look up what was injected.
+    attr_name: str = cast(str, None)
 
     if TYPE_CHECKING:
         # The attribute holds the provider on the class, and what it injects on an instance. Which
@@ -26,7 +28,7 @@ class DependencyProvider(Extension):
     def bind(self, container: Container, attr_name: str) -> Any:  # type: ignore[override]
         """Return a clone that injects under that name."""
         instance = super().bind(container)
-        instance.attr_name = attr_name
+        instance.attr_name = self.attr_name = attr_name
         return instance
 
     def get_dependency(self, worker_ctx: WorkerContext) -> Any:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from threadko.exceptions import IncorrectSignature
 from threadko.extensions.base import Extension
@@ -33,7 +33,8 @@ class Entrypoint(Extension):
         sensitive_arguments: arguments of the method that tools must not show.
     """
 
-    method_name: str = ""
+    #: The method, once bound.
+    method_name: str = cast(str, None)
     expected_exceptions: type[BaseException] | tuple[type[BaseException], ...] = ()
     sensitive_arguments: str | Iterable[str] = ()
 
