@@ -63,6 +63,36 @@ def test_consume_needs_a_queue(value):
         consume(value)(lambda self, body: None)
 
 
+class _Late(Consumer):
+    """Its queue is one of the configuration's."""
+
+    def __init__(self, **options):
+        super().__init__(None, **options)
+
+    def setup(self):
+        name = self.container.config["queue_name"]
+        self.queue = name and kombu.Queue(name, no_ack=name.endswith("no-ack"))
+        super().setup()
+
+
+def _late(queue, **options):
+    return _Late.decorator(**options)
+
+
+def test_queue_of_a_subclass_may_be_known_at_the_start_only(serve, send, heard, queue_name):
+    serve(_late, {"queue_name": queue_name})
+    send("late")
+    assert heard.take() == "late"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(None, "a Queue is wanted"), ("a-no-ack", "with no_ack a message is gone")]
+)
+def test_queue_that_is_known_late_is_checked_at_the_start(serve, name, text):
+    with pytest.raises(ConfigurationError, match=text):
+        serve(_late, {"queue_name": name}, dead_letter=True)
+
+
 class _SilentError(BaseException):
     def __str__(self):
         raise SystemExit

@@ -14,7 +14,7 @@ and settle, and the connection is flushed and closed.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from threadko.amqp.consume import Message
 from threadko.amqp.delays import (
@@ -27,7 +27,7 @@ from threadko.amqp.delays import (
     make_retry,
     to_milliseconds,
 )
-from threadko.amqp.entities import as_queue
+from threadko.amqp.entities import Queue, as_queue
 from threadko.amqp.intake import IntakeLink, Settling
 from threadko.amqp.message import FRAME_OVERHEAD, HEADER_OVERHEAD, Delivery, Properties
 from threadko.amqp.options import ConsumerOptions
@@ -118,7 +118,8 @@ class Consumer(Entrypoint):
     outcome, `handle_message_processed` to settle messages in another way.
 
     Args:
-        queue: declared with its exchanges and bindings; one of ours or of kombu's.
+        queue: declared with its exchanges and bindings; one of ours or of kombu's. None if a
+            subclass sets `self.queue` in its `setup`, before it calls this one.
         requeue_on_error: give a failed message back to its queue; after a pause, if it had come
             back before.
         expected_exceptions: logged as warnings.
@@ -152,14 +153,16 @@ class Consumer(Entrypoint):
         no_ack: bool = False,
         **kwargs: Any,
     ) -> None:
-        self.queue = as_queue(queue)
+        # What a subclass passes may be known at the start only, with the configuration.
+        is_late = queue is None and type(self) is not Consumer
+        self.queue = cast(Queue, None) if is_late else as_queue(queue)
         self.requeue_on_error = requeue_on_error
         self.retry = retry
         self.dead_letter = dead_letter
         self.heartbeat = heartbeat
         self.prefetch_count = prefetch_count
         self.accept = accept
-        self.no_ack = no_ack or self.queue.no_ack
+        self.no_ack = no_ack or (not is_late and self.queue.no_ack)
         self._check_options()
         super().__init__(
             expected_exceptions=expected_exceptions,
@@ -194,6 +197,9 @@ class Consumer(Entrypoint):
 
     def setup(self) -> None:
         """Read the configuration and open a waiting line."""
+        self.queue = as_queue(self.queue)  # a subclass may have set one of kombu's
+        self.no_ack = self.no_ack or self.queue.no_ack
+        self._check_options()
         self._check_names()
         container = self.container
         broker = BrokerSettings.from_config(container.config)
