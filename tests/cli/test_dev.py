@@ -184,3 +184,13 @@ def test_advice_is_given_at_the_first_failure_only(caplog):
         logger.warning("cannot connect to x")
     logger.warning("cannot connect to x")
     assert caplog.text.count("threadko run --dev") == 1
+
+
+def test_advice_is_given_when_no_node_of_several_can_be_reached(caplog):
+    logger = logging.getLogger("threadko.amqp.link")
+    with advising(("amqp://a:1/", "amqp://b:1/")):
+        for _ in range(2):
+            logger.warning("link: cannot connect to amqp://a:1/: refused; trying again")
+        assert "threadko run --dev" not in caplog.text
+        logger.warning("link: cannot connect to amqp://b:1/: refused; trying again")
+    assert caplog.text.count("threadko run --dev") == 1

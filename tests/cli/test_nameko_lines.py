@@ -138,10 +138,12 @@ def test_run_serves_http_at_the_address_of_the_configuration(folder):
     assert requests.get(f"http://127.0.0.1:{port}/get/42", timeout=TIMEOUT).text == "42"
 
 
-@pytest.mark.parametrize("host", ["", "localhost:"])
-def test_run_opens_a_backdoor(folder, service, host):
+@pytest.mark.parametrize(
+    "option", ["--backdoor-port ", "--backdoor-port localhost:", "--backdoor "]
+)
+def test_run_opens_a_backdoor(folder, service, option):
     [port] = find_free_ports(1)
-    folder.start(f"threadko run --backdoor-port {host}{port} helloworld:Greeting")
+    folder.start(f"threadko run {option}{port} helloworld:Greeting")
     client = Client(port)
     with client.socket:
         assert "<threadko.runners.ServiceRunner object" in client.enter("runner")

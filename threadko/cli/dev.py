@@ -133,11 +133,18 @@ class _Advice(logging.Handler):
     def __init__(self, uri: str) -> None:
         super().__init__(logging.WARNING)
         self._uri = uri
-        self._given = False  # guarded by the handler's lock
+        self._nodes = len(uri.split(";"))
+        # Both guarded by the handler's lock.
+        self._failed: set[str] = set()
+        self._given = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add the advice to the first failure to connect."""
-        if self._given or "cannot connect to" not in record.getMessage():
+        """Add the advice when connections to all nodes have failed, and once."""
+        _, found, node = record.getMessage().partition("cannot connect to ")
+        if self._given or not found:
+            return
+        self._failed.add(node.partition(": ")[0])
+        if len(self._failed) < self._nodes:
             return
         self._given = True
         _log.warning(

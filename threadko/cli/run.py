@@ -94,6 +94,7 @@ class _LeaveEarly:
 )
 @click.option(
     "--backdoor-port",
+    "--backdoor",  # nameko 2 took beginnings of names, and this one is in many a script
     "backdoor",
     metavar="[HOST:]PORT",
     callback=read_address,
