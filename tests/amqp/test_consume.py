@@ -232,6 +232,13 @@ def test_payload_is_decoded_once_and_only_when_it_is_asked_for():
     assert message.properties.get("reply_to") is None
 
 
+def test_headers_of_a_message_are_those_of_its_properties():
+    message = make_message(b"1", headers={"key": 1})
+    message.headers["key"] = 2
+    assert message.properties["application_headers"] == {"key": 2}
+    assert make_message(b"1").headers == {}
+
+
 def test_payload_that_cannot_be_read_raises_each_time():
     message = make_message(b"{", content_type="application/json")
     for _ in range(2):

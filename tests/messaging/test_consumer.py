@@ -372,6 +372,21 @@ def test_handle_message_may_be_overridden(serve, send, heard, broker_uri, queue_
     assert depth(broker_uri, queue_name) == 0
 
 
+def test_consumer_settles_messages_for_an_override(serve, send, heard, broker_uri, queue_name):
+    class Choosing(Consumer):
+        def handle_message(self, body, message):
+            heard.calls.put(message.redelivered)
+            if message.redelivered:
+                self.consumer.ack_message(message)
+            self.consumer.requeue_message(message)  # nothing for one that was settled
+
+    container = serve(entrypoint=Choosing.decorator)
+    send(1)
+    assert [heard.take(), heard.take()] == [False, True]
+    container.stop()
+    assert depth(broker_uri, queue_name) == 0
+
+
 def read_as_kombu(message):
     """What code for nameko reads of a message."""
     return {

@@ -18,7 +18,7 @@ from tests.support.amqp import (
     queue_depth,
 )
 from tests.support.fake_broker import FakeBroker
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.amqp.message import Delivery, Properties, encode_properties
 from threadko.containers import ServiceContainer
 from threadko.exceptions import ConfigurationError, DecodeError, MethodNotFound, WorkerKilled
@@ -492,6 +492,70 @@ def test_handle_message_reads_its_message_as_it_is_in_kombu(
     assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
     assert json.loads(message.body) == message.payload == RIGHT
     assert "secret" not in repr(message)
+
+
+def make_special(service_name, consumer_cls, handle):
+    """A service's class with one method, whose requests go through `consumer_cls`."""
+
+    class Special(Rpc):
+        rpc_consumer = consumer_cls()
+        handle_result = handle
+
+    class Service:
+        name = service_name
+
+        @Special.decorator
+        def echo(self, value):
+            return value
+
+    return Service
+
+
+def test_consumer_may_find_the_method_in_another_way(name, amqp_config, broker_uri, rpc_exchange):
+    class Renaming(RpcConsumer):
+        def handle_message(self, body, message):
+            provider = self.get_provider_for_method(message.headers["method"])
+            provider.handle_message(body, message)
+
+    service_cls = make_special(name, Renaming, Rpc.handle_result)
+    with running(service_cls, amqp_config), RawCaller(broker_uri, rpc_exchange) as caller:
+        headers = {"method": f"{name}.echo"}
+        assert caller.ask(f"{name}.other", RIGHT, headers=headers)["result"] == 1
+        error = caller.ask(f"{name}.other", b"{", headers=headers)["error"]
+        assert error["exc_type"] == "MalformedRequest"
+        headers = {"method": f"{name}.nothing"}
+        error = caller.ask(f"{name}.echo", RIGHT, headers=headers)["error"]
+        assert (error["exc_type"], error["value"]) == ("MethodNotFound", "nothing")
+
+
+def test_request_that_handle_result_has_settled_is_not_answered(
+    name, amqp_config, broker_uri, rpc_exchange
+):
+    seen = []
+
+    def settle(self, message, worker_ctx, result=None, exc_info=None):
+        seen.append((result, message.redelivered))
+        consumer = self.rpc_consumer.consumer
+        if result == "answer":
+            return consumer.handle_result(message, result, exc_info)
+        if result == "requeue" and not message.redelivered:
+            consumer.requeue_message(message)
+        else:
+            consumer.handle_result(message, result, exc_info)
+            consumer.ack_message(message)
+        consumer.requeue_message(message)  # nothing for one that was settled
+        consumer.ack_message(message)
+        return result, exc_info
+
+    service_cls = make_special(name, RpcConsumer, settle)
+    with running(service_cls, amqp_config), RawCaller(broker_uri, rpc_exchange) as caller:
+        for value in ("ack", "requeue"):
+            caller.send(f"{name}.echo", {"args": [value], "kwargs": {}})
+        wait_until(lambda: len(seen) == 3)
+        assert caller.ask(f"{name}.echo", {"args": ["answer"], "kwargs": {}})["result"] == "answer"
+        assert caller.left() is None
+    assert sorted(seen[:3]) == [("ack", False), ("requeue", False), ("requeue", True)]
+    assert queue_depth(broker_uri, f"rpc-{name}") == 0
 
 
 def test_payload_of_a_request_that_cannot_be_read_raises_each_time():

@@ -91,8 +91,12 @@ class Properties:
         return [name for name in _KEYS if name in self]
 
     def copy(self) -> dict[str, Any]:
-        """Return those that the message has as a dict of the caller's own."""
-        return {name: self[name] for name in self.keys()}
+        """Return those that the message has as a dict, for who sends the message on.
+
+        Without `expiration`: it said how long the message might wait where it was taken from, and
+        threadko's callers set it where nameko's do not.
+        """
+        return {name: self[name] for name in self if name != "expiration"}
 
     def __getitem__(self, name: str) -> Any:
         value = self.get(name)

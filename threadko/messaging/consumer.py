@@ -297,6 +297,19 @@ class Consumer(Entrypoint):
         else:
             self._link.reject(delivery)
 
+    @property
+    def consumer(self) -> "Consumer":
+        """What nameko settles messages with: here that is this itself."""
+        return self
+
+    def ack_message(self, message: Message) -> None:
+        """Acknowledge a message; nothing if it was settled before."""
+        message.ack()
+
+    def requeue_message(self, message: Message) -> None:
+        """Give a message back to its queue; nothing if it was settled before."""
+        message.requeue()
+
     def handle_message(self, body: Any, message: Message) -> None:
         """Run a worker for a message, in the thread that called.
 

@@ -259,12 +259,24 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         except KeyError:
             raise MethodNotFound(routing_key.rpartition(".")[2]) from None
 
-    def handle_message(self, message: RpcMessage) -> None:
-        """Decode a request and hand it to its method's entrypoint; runs in a worker thread."""
-        try:
-            body = message.payload
-        except DecodeError as error:
-            raise MalformedRequest(str(error)) from error
+    @property
+    def consumer(self) -> "RpcConsumer":
+        """What nameko settles requests with: here that is this itself."""
+        return self
+
+    def ack_message(self, message: RpcMessage) -> None:
+        """Acknowledge a request that is not answered here: no reply leaves any more."""
+        message.reply = None
+        self.settle(message)
+
+    def requeue_message(self, message: RpcMessage) -> None:
+        """Give a request back to its queue; nothing if it was settled before."""
+        if not message.settled:
+            message.settled = True
+            self._link.requeue(message.delivery)
+
+    def handle_message(self, body: Any, message: RpcMessage) -> None:
+        """Hand a request to its method's entrypoint; runs in a worker thread."""
         self.get_provider_for_method(message.routing_key).handle_message(body, message)
 
     def handle_result(
@@ -308,8 +320,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         if self.container.being_killed:
             message.settled = True
         elif not message.redelivered:
-            message.settled = True
-            self._link.requeue(message.delivery)
+            self.requeue_message(message)
         else:
             error = WorkerKilled(f"{message.routing_key} was ended by WorkerKilled, twice")
             self.handle_result(message, None, (WorkerKilled, error, None))
@@ -328,7 +339,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             self._link.reject(delivery)
             return
         try:
-            self.handle_message(message)
+            self.handle_message(_read(message), message)
         except BaseException as error:
             target, text = one_line(message.routing_key), one_line(describe_error(error))
             log_safely(_log, logging.WARNING, "a request to %s was refused: %s", target, text)
@@ -384,6 +395,13 @@ class RpcConsumer(ProviderCollector, SharedExtension):
             body=encoded.body,
             substitute=substitute,
         )
+
+
+def _read(message: RpcMessage) -> Any:
+    try:
+        return message.payload
+    except DecodeError as error:
+        raise MalformedRequest(str(error)) from error
 
 
 def _describe(consumer: RpcConsumer) -> str:
@@ -459,7 +477,7 @@ class Rpc(Entrypoint):
     ) -> None:
         """Let the reply leave, with the acknowledgement; called after every ``worker_result``."""
         message = worker_ctx.message
-        if isinstance(message, RpcMessage):
+        if isinstance(message, RpcMessage) and not message.settled:
             if message.reply is None:
                 # A `handle_result` of the user's has failed, or made none.
                 self.rpc_consumer.handle_result(message, result, exc_info)
