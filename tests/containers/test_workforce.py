@@ -33,6 +33,17 @@ def test_worker_runs_on_a_named_daemon_thread_of_the_pool(stage: Stage) -> None:
     assert seen[0].daemon
 
 
+def test_workers_that_run_are_found_by_nameko_s_name_too(stage: Stage) -> None:
+    container = stage.start()
+    gate = Gate()
+    ctx = spawn(container, gate.hold)
+    gate.wait_reached()
+    assert list(container.running_workers()) == list(container._worker_threads) == [ctx]
+    gate.released.set()
+    container.stop()
+    assert len(container._worker_threads) == 0
+
+
 def test_spawn_worker_copies_context_data(stage: Stage) -> None:
     container = stage.start()
     given = {"language": "en"}

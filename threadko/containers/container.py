@@ -170,6 +170,11 @@ class ServiceContainer:
         """
         return self._workers.running()
 
+    @property
+    def _worker_threads(self) -> Mapping[WorkerContext, object]:
+        """The workers that run now, by nameko's name: extensions for metrics count them."""
+        return self.running_workers()
+
     def _find_extensions(self) -> tuple[tuple[Extension, ...], tuple[Extension, ...]]:
         """Return all extensions in the order in which they start, and those owned by others."""
         # Entrypoints last: what they fire finds everything else standing.
