@@ -17,6 +17,7 @@ import pytest
 
 import threadko
 import threadko.extensions
+from tests.support import amqp
 from tests.support.servers import find_redis
 from tests.support.timing import TIMEOUT
 from threadko.compat import nameko
@@ -261,6 +262,131 @@ config = {{"DB_URIS": {{"service:Base": uri}}}}
 print(json.dumps(run(Service, config, args=[1])))
 """
     assert run(python, body) == [[1, None]]
+
+
+AMQP_RETRY = """
+import queue
+from nameko.messaging import Queue
+from nameko.standalone.rpc import ServiceRpcClient
+from nameko_amqp_retry import Backoff
+from nameko_amqp_retry.messaging import consume
+from nameko_amqp_retry.rpc import rpc
+from threadko.amqp.publish import Publisher
+
+config = {{"AMQP_URI": {uri!r}}}
+consumed = queue.SimpleQueue()
+
+class Soon(Backoff):
+    schedule = (50,)
+    limit = 2
+    random_sigma = 0
+
+class Service:
+    name = {name!r}
+    tried = []
+
+    def once_more(self, value):
+        self.tried.append(value)
+        if self.tried.count(value) < 2:
+            raise Soon()
+        return [value, self.tried.count(value)]
+
+    @rpc
+    def again(self, value):
+        return self.once_more(value)
+
+    @rpc
+    def never(self):
+        raise Soon()
+
+    @consume(Queue({queue!r}))
+    def take(self, value):
+        consumed.put(self.once_more(value))
+
+container = ServiceContainer(Service, config=config)
+container.start()
+with ServiceRpcClient(Service.name, timeout={timeout}, config=config) as service:
+    print(json.dumps(service.again("rpc")))
+    try:
+        service.never()
+    except Exception as error:
+        print(json.dumps(str(error)))
+Publisher({uri!r}, routing_key={queue!r}).publish("message")
+print(json.dumps(consumed.get(timeout={timeout})))
+container.stop()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_nameko_amqp_retry_works(python, broker_uri, names):
+    name, queue_name = names.service("retried"), names.queue()
+    try:
+        again, never, taken = run(
+            python,
+            AMQP_RETRY.format(uri=broker_uri, name=name, queue=queue_name, timeout=TIMEOUT),
+        )
+    finally:
+        amqp.delete_exchange(broker_uri, "backoff")
+    assert again == ["rpc", 2]
+    assert never.startswith("Expired Backoff aborted after '2' retries")
+    assert taken == ["message", 2]
+    assert amqp.queue_depth(broker_uri, queue_name) == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_nameko_prometheus_works(python):
+    body = """
+from nameko_prometheus import PrometheusMetrics
+from prometheus_client import generate_latest
+
+class Service:
+    name = "service"
+    metrics = PrometheusMetrics()
+
+    @Once.decorator
+    def method(self):
+        return 1
+
+assert run(Service, {}) == [1, None]
+for line in generate_latest().decode().splitlines():
+    if "workers" in line and not line.startswith("#"):
+        print(json.dumps(line.split()))
+"""
+    assert sorted(run(python, body)) == [
+        ["service_service_max_workers", "10.0"],
+        ["service_service_running_workers", "1.0"],
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_nameko_statsd_works(python):
+    body = """
+import socket
+from nameko_statsd import StatsD
+
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 0))
+server.settimeout(30)
+
+class Service:
+    name = "service"
+    statsd = StatsD("test")
+
+    @Once.decorator
+    @statsd.timer("taken")
+    def method(self):
+        self.statsd.incr("calls")
+
+host, port = server.getsockname()
+settings = {"host": host, "port": port, "prefix": "p", "maxudpsize": 512, "enabled": True}
+run(Service, {"STATSD": {"test": settings}})
+for _ in range(2):
+    print(json.dumps(server.recv(512).decode().split(":")[0]))
+"""
+    assert run(python, body) == ["p.calls", "p.taken"]
 
 
 SENTRY = """
