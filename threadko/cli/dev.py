@@ -16,7 +16,7 @@ from types import TracebackType
 from threadko.amqp.parameters import BrokerParameters
 from threadko.cli.broker import READY
 from threadko.cli.options import UserError, own_command
-from threadko.utils.redaction import sanitize_url
+from threadko.utils.redaction import sanitize_url, split_urls
 
 __all__ = ["DevProcess", "advising"]
 
@@ -133,7 +133,7 @@ class _Advice(logging.Handler):
     def __init__(self, uri: str) -> None:
         super().__init__(logging.WARNING)
         self._uri = uri
-        self._nodes = len(uri.split(";"))
+        self._nodes = len(split_urls(uri))
         # Both guarded by the handler's lock.
         self._failed: set[str] = set()
         self._given = False
