@@ -558,6 +558,15 @@ def test_request_that_handle_result_has_settled_is_not_answered(
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
 
 
+def test_headers_of_a_request_are_those_of_its_properties():
+    for headers in ({}, {"key": 1}):
+        header = encode_properties(Properties(headers=headers))
+        delivery = Delivery(1, 1, False, "nameko-rpc", "service.method", header, b"")
+        message = RpcMessage(delivery, Serialization.from_config({}))
+        message.headers["key"] = 2
+        assert message.properties["application_headers"] == {"key": 2}
+
+
 def test_payload_of_a_request_that_cannot_be_read_raises_each_time():
     header = encode_properties(Properties(content_type="application/json"))
     delivery = Delivery(1, 1, False, "nameko-rpc", "service.method", header, b"{")

@@ -11,7 +11,7 @@ end and settle, ``RpcConsumer.stop`` (flush and close).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -70,7 +70,7 @@ class RpcMessage:
 
     Attributes:
         properties: those of AMQP, headers among them; also to be read as a dict.
-        headers: by name.
+        headers: by name, the dict that ``properties`` hold.
     """
 
     __slots__ = (
@@ -88,7 +88,9 @@ class RpcMessage:
         self._serialization = serialization
         self.delivery = delivery
         self.properties: Properties = delivery.properties
-        self.headers: Mapping[str, Any] = self.properties.headers or {}
+        # The same object, as in kombu: what is changed in one is seen in the other.
+        headers = self.properties.headers
+        self.headers: dict[str, Any] = {} if headers is None else headers
         self.reply: Reply | None = None
         self.settled = False
 
