@@ -78,13 +78,21 @@ class Borrowed:
         with _lock:
             if self._is_closed:
                 raise RuntimeError("the publisher is closed")
+            link = self._find()
             self._inside += 1
         try:
-            yield self.get()
+            yield link
         finally:
             with _lock:
                 self._inside -= 1
-            self._end()
+                is_over = self._is_over()
+            if is_over:
+                self._end()
+
+    def get(self) -> PublishLink:
+        """Return the connection, begun anew if there is none, or the last was refused for good."""
+        with _lock:
+            return self._find()
 
     def close(self) -> None:
         """Give it back, or leave that to the last of those who are inside.
@@ -93,29 +101,30 @@ class Borrowed:
         """
         with _lock:
             self._is_closed = True
-        self._end()
+            is_over = self._is_over()
+        if is_over:
+            self._end()
+
+    def _is_over(self) -> bool:
+        return self._is_closed and self._inside == 0
 
     def _end(self) -> None:
-        with _lock:
-            is_over = self._is_closed and self._inside == 0
-        if is_over and self._forgotten.detach():  # once
+        if self._forgotten.detach():  # once
             _give_back(self._key)
 
-    def get(self) -> PublishLink:
-        """Return the connection, begun anew if there is none, or the last was refused for good."""
-        with _lock:
-            entry = _entries[self._key]
-            if entry.link is None or entry.link.has_ended:
-                link = PublishLink(
-                    self._parameters,
-                    name=thread_name("publisher", "connection"),
-                    window=self._window,
-                    max_message_size=self._max_message_size,
-                )
-                # Before it is noted: one that could not be started would never come up, nor end.
-                link.start()
-                entry.link = link
-            return entry.link
+    def _find(self) -> PublishLink:
+        entry = _entries[self._key]
+        if entry.link is None or entry.link.has_ended:
+            link = PublishLink(
+                self._parameters,
+                name=thread_name("publisher", "connection"),
+                window=self._window,
+                max_message_size=self._max_message_size,
+            )
+            # Before it is noted: one that could not be started would never come up, nor end.
+            link.start()
+            entry.link = link
+        return entry.link
 
 
 def _give_back_soon(key: object) -> None:
