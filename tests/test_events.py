@@ -471,6 +471,7 @@ def test_event_that_fails_is_tried_again_and_dies(listen, dispatch, log, broker_
     dispatch("x")
     assert log.take(3) == [("a", "x")] * 3
     name = container.entrypoints[0].queue.name
+    amqp.wait_for_queue(broker_uri, f"{name}.dead")
     headers = amqp.expect_message(broker_uri, f"{name}.dead").properties.headers
     assert headers["x-threadko-reason"] == "exhausted"
     assert headers["x-threadko-routing-key"] == "sold"

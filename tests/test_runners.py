@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, patch
 
 import pytest
 
@@ -259,6 +259,25 @@ def test_subclass_that_drops_a_worker_is_told_what_to_do(stage: Stage) -> None:
         pytest.raises(RuntimeError, match="spawn_worker has run no worker"),
     ):
         method(lambda: None)
+    container.stop()
+
+
+class Passing(ServiceContainer):
+    """A container whose workers pass by a method of its own."""
+
+    def spawn_worker(self, *worker: Any, **options: Any) -> Any:
+        return super().spawn_worker(*worker, **options)
+
+
+def test_worker_is_seen_by_what_is_put_in_place_of_spawn_worker(stage: Stage) -> None:
+    container = Passing(stage.service("passing"))
+    container.start()
+    with (
+        patch.object(container, "spawn_worker", wraps=container.spawn_worker) as spawning,
+        entrypoint_hook(container, "method", timeout=TIMEOUT) as method,
+    ):
+        method(lambda: None)
+    assert spawning.call_count == 1
     container.stop()
 
 

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support import amqp
-from threadko.cli.main import cli
+from threadko.cli.main import cli, main
 
 
 @pytest.fixture
@@ -104,6 +104,20 @@ def test_purge_asks_first(run, die, name, broker_uri):
     assert "2 deleted" in run("purge", name, answer="y\n").output
     assert depth(broker_uri, f"{name}.dead") == 0
     assert run("purge", name, "--yes").output == "0 deleted\n"
+
+
+def test_ctrl_c_at_the_question_ends_the_command(die, name, broker_uri, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    die(1)
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
+    monkeypatch.setattr("sys.argv", ["threadko", "dead", "purge", name, f"--broker={broker_uri}"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert "nobody" not in capsys.readouterr().err
+    assert depth(broker_uri, f"{name}.dead") == 1
 
 
 @pytest.mark.parametrize(

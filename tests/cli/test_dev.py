@@ -178,11 +178,27 @@ def test_broker_that_is_there_is_left_alone():
 def test_advice_is_given_at_the_first_failure_only(caplog):
     logger = logging.getLogger("threadko.amqp.link")
     with advising("amqp://localhost:1/"):
-        logger.warning("lost the connection to x")
+        logger.warning("something else happened to x")
         assert "threadko run --dev" not in caplog.text
         logger.warning("cannot connect to x")
         logger.warning("cannot connect to x")
     logger.warning("cannot connect to x")
+    assert caplog.text.count("threadko run --dev") == 1
+
+
+def test_no_advice_is_given_where_a_connection_has_stood(caplog):
+    logger = logging.getLogger("threadko.amqp.link")
+    with advising(("amqp://a:1/", "amqp://b:1/")):
+        logger.warning("link: cannot connect to amqp://a:1/: refused; trying again")
+        logger.warning("link: lost the connection to amqp://b:1/: closed; trying again")
+        logger.warning("link: cannot connect to amqp://b:1/: refused; trying again")
+    assert "threadko run --dev" not in caplog.text
+
+
+def test_node_that_is_named_twice_is_one(caplog):
+    logger = logging.getLogger("threadko.amqp.link")
+    with advising(("amqp://a:1/", "amqp://a:1/")):
+        logger.warning("link: cannot connect to amqp://a:1/: refused; trying again")
     assert caplog.text.count("threadko run --dev") == 1
 
 

@@ -21,7 +21,7 @@ from tests.faults.test_hostile_requests import (
     send_all,
     with_properties,
 )
-from tests.support.amqp import queue_depth, take_messages
+from tests.support.amqp import queue_depth, take_messages, wait_for_queue
 from tests.support.frames import RawSender, properties, table
 from tests.support.timing import TIMEOUT
 from threadko.containers import ServiceContainer
@@ -198,6 +198,7 @@ def test_message_that_cannot_be_read_lies_in_the_dead_queue(
         )
         sender.send("", queue_name.encode(), header, body)
     consumer.settle(sender, queue_name)
+    wait_for_queue(broker_uri, f"{queue_name}.dead")
     dead = take_messages(broker_uri, f"{queue_name}.dead", len(BAD_JSON), TIMEOUT * 2)
     assert queue_depth(broker_uri, f"{queue_name}.dead") == 0
     assert sorted(int(each.properties.message_id) for each in dead) == list(range(len(BAD_JSON)))

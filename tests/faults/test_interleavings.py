@@ -111,12 +111,17 @@ def test_client_whose_start_has_failed_is_started_again(make_broker, monkeypatch
     client.stop()
 
 
+def publish_on(borrowed):
+    with borrowed.lent() as link:
+        link.publish(b"x", Properties(), routing_key="q", timeout=TIMEOUT)
+
+
 def test_publisher_whose_start_has_failed_is_started_again(make_broker, monkeypatch):
     borrowed = Borrowed("interleavings", BrokerParameters.from_uri(make_broker().uri))
     fail_once(monkeypatch)
     with pytest.raises(OSError, match="Too many open files"):
-        borrowed.get()
-    borrowed.get().publish(b"x", Properties(), routing_key="q", timeout=TIMEOUT)
+        publish_on(borrowed)
+    publish_on(borrowed)
 
 
 def test_request_that_was_written_just_now_resets_nothing_when_its_time_is_over(

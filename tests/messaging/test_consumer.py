@@ -3,7 +3,6 @@
 import logging
 import queue
 import threading
-import time
 
 import kombu
 import pytest
@@ -372,6 +371,27 @@ def test_handle_message_may_be_overridden(serve, send, heard, broker_uri, queue_
     assert depth(broker_uri, queue_name) == 0
 
 
+def test_notes_in_the_headers_of_a_message_do_not_stop_its_retries(
+    serve, send, heard, broker_uri, queue_name
+):
+    class Noting(Consumer):
+        consumer = None  # a name of nameko's that subclasses have as well
+
+        def handle_message(self, body, message):
+            message.headers["received"] = object()  # AMQP cannot carry it
+            heard.calls.put(message.headers.pop("own", None))
+            super().handle_message(body, message)
+
+    retry = Retry(max=1, delays=0.02)
+    container = serve(entrypoint=Noting.decorator, retry=retry, dead_letter=True)
+    for _ in range(2):
+        heard.outcomes.put(LookupError())
+    send("x", headers={"own": "kept"})
+    assert [heard.take() for _ in range(4)] == ["kept", "x", "kept", "x"]
+    assert wait_dead(broker_uri, queue_name).properties.headers["own"] == "kept"
+    container.stop()
+
+
 def test_consumer_settles_messages_for_an_override(serve, send, heard, broker_uri, queue_name):
     class Choosing(Consumer):
         def handle_message(self, body, message):
@@ -540,10 +560,8 @@ def dead_message(uri, name):
 
 
 def wait_dead(uri, name):
-    """The first message of a dead queue that need not be there yet."""
-    end = time.monotonic() + TIMEOUT
-    while not amqp.has_queue(uri, f"{name}.dead"):
-        assert time.monotonic() < end, "no dead queue"
+    """Take the first message of a dead queue that need not be there yet."""
+    amqp.wait_for_queue(uri, f"{name}.dead")
     return amqp.expect_message(uri, f"{name}.dead")
 
 

@@ -60,6 +60,24 @@ def test_options_are_those_of_a_publisher(broker_uri, source, bound):
         event_dispatcher(broker_uri, colour="red")
 
 
+def test_options_come_before_the_configuration_and_none_is_no_option(source, broker_uri):
+    config = {"AMQP_URI": broker_uri, "MAX_MESSAGE_SIZE": 100, "PUBLISH_WINDOW": 5}
+    with event_dispatcher(config=config, max_message_size=3) as dispatch:
+        with pytest.raises(EncodeError, match="allows 3"):
+            dispatch(source, "sold", "more than three")
+    with event_dispatcher(config=config, max_message_size=None, window=None) as dispatch:
+        dispatch(source, "sold", "more than three")
+        with pytest.raises(EncodeError, match="allows 100"):
+            dispatch(source, "sold", "x" * 100)
+
+
+@pytest.mark.parametrize("name", ["window", "max_message_size"])
+@pytest.mark.parametrize("value", [0, -1, "x", 1.5, True])
+def test_numbers_that_are_none_are_refused_at_once(name, value):
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number above 0"):
+        event_dispatcher("amqp://localhost", **{name: value})
+
+
 def test_connection_of_a_closed_dispatcher_ends_though_its_error_is_kept(source, broker_uri):
     before = set(threading.enumerate())
     with event_dispatcher(broker_uri, mandatory=True, heartbeat=77) as dispatch:

@@ -13,7 +13,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 
 __all__ = [
     "RawMessage",
@@ -140,6 +140,11 @@ def has_queue(uri: str, name: str) -> bool:
             raise
         return False
     return True
+
+
+def wait_for_queue(uri: str, name: str) -> None:
+    """Wait for a queue that is declared when something is first put into it."""
+    wait_until(lambda: has_queue(uri, name), f"there is no queue {name}")
 
 
 def queue_depth(uri: str, name: str) -> int:

@@ -140,7 +140,8 @@ def test_bad_declarations_fail_where_they_stand(method, url):
 def test_rule_of_a_subclass_is_its_own_affair(serve):
     class Versioned(HttpRequestHandler):
         def get_url_rule(self):
-            return Rule(f"/v2/{self.url}", methods=[self.method])
+            version = self.container.config["version"]  # not known to the decorator
+            return Rule(f"/v{version}/{self.url}", methods=[self.method])
 
     class Service:
         name = "service"
@@ -149,7 +150,7 @@ def test_rule_of_a_subclass_is_its_own_affair(serve):
         def page(self, request):
             return "a page"
 
-    _, address = serve(Service)
+    _, address = serve(Service, version=2)
     assert requests.get(f"http://{address}/v2/page", timeout=TIMEOUT).text == "a page"
 
 

@@ -45,7 +45,7 @@ class Message:
     Attributes:
         body: as bytes; `payload` is what it means.
         properties: those of AMQP, headers among them; also to be read as a dict.
-        headers: by name, the dict that `properties` hold.
+        headers: by name, the dict that `properties` hold if they hold one.
     """
 
     def __init__(

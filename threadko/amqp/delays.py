@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from threadko.amqp.entities import Exchange, Queue
-from threadko.amqp.message import Delivery, Properties, encode_properties
+from threadko.amqp.message import Delivery, Properties, decode_properties, encode_properties
 from threadko.exceptions import ConfigurationError, EncodeError
 
 __all__ = [
@@ -257,9 +257,14 @@ def _without_error(headers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name != ERROR_HEADER}
 
 
+def _read_properties(delivery: Delivery) -> Properties:
+    """Return them as they arrived: whoever has handled the message may have changed its headers."""
+    return decode_properties(delivery.header)
+
+
 def _read_headers(delivery: Delivery) -> dict[str, Any]:
     try:
-        headers = delivery.properties.headers or {}
+        headers = _read_properties(delivery).headers or {}
     except ValueError:
         return {}
     return {name: value for name, value in headers.items() if name not in _ROUTING_HEADERS}
@@ -275,7 +280,7 @@ def _encode(
     tables = list(candidates)
     shapes = [Properties(delivery_mode=2)]
     with suppress(ValueError):
-        properties = delivery.properties
+        properties = _read_properties(delivery)
         # The time for which it was of interest counted until somebody took it. The broker takes
         # no other user's name from us.
         user_id = properties.user_id if properties.user_id == user else None

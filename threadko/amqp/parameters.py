@@ -181,10 +181,12 @@ def _read_uri(
         raise _refuse(f"it must be a str, not {type(uri).__name__}")
     try:
         parts = urllib.parse.urlsplit(uri)
-        host, port = parts.hostname if parts.netloc else DEFAULT_HOST, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         raise _refuse(f"host or port cannot be read; {_ENCODE_HINT}") from None
     _check_shape(parts)
+    if not parts.netloc and uri[len(parts.scheme) :].startswith("://"):
+        host = DEFAULT_HOST
     if not host:
         raise _refuse(f"it names no host; {_ENCODE_HINT}")
     if not _is_host(host):

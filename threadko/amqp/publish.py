@@ -119,6 +119,8 @@ class Publisher:
         }
         check_options(given)
         check_values(given)
+        _check_count("window", window)
+        _check_count("max_message_size", max_message_size)
         self.amqp_uri = amqp_uri
         self._given = {name: value for name, value in given.items() if value is not None}
         self._serialization = serialization or Serialization.from_config()
@@ -142,7 +144,8 @@ class Publisher:
         """Publish no more; its connection ends when no other publisher shares it.
 
         Without this, that is when the publisher is forgotten, and an exception of `publish` keeps
-        it in mind. Publishes that are under way end first.
+        it in mind. Publishes that are under way end first. Where a `link` was given, that is for
+        its owner to close.
         """
         self._give_back()
 
@@ -257,6 +260,11 @@ def check_values(options: Mapping[str, Any]) -> None:
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if timeout is not None and not (is_number and timeout > 0):
         raise ConfigurationError(f"timeout must be seconds above 0, not {timeout!r}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number above 0, not {value!r}")
 
 
 def _milliseconds(seconds: Any) -> str | None:

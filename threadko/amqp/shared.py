@@ -34,8 +34,11 @@ class _Entry:
     link: PublishLink | None = field(default=None, repr=False)
 
 
-_lock = threading.Lock()
+# Reentrant, and what it guards can bear that: the collector runs in the midst of anything, and a
+# finalizer of the user's may close a publisher.
+_lock = threading.RLock()
 _entries: dict[object, _Entry] = {}  # guarded by _lock
+_shares: "weakref.WeakSet[Borrowed]" = weakref.WeakSet()  # all there are, for a forked child
 
 
 class Borrowed:
@@ -63,10 +66,12 @@ class Borrowed:
         self._inside = 0  # both guarded by _lock
         self._is_closed = False
         with _lock:
-            _entries.setdefault(key, _Entry(parameters)).users += 1
-        # The collector runs in any thread, and in the midst of anything: the lock may be held by
-        # that very thread.
-        self._forgotten = weakref.finalize(self, _give_back_soon, key)
+            self._entry = _entries.get(key) or _Entry(parameters)
+            self._entry.users += 1
+            _entries[key] = self._entry  # again, if its last user has just gone
+        _shares.add(self)
+        # In a thread: the collector's may hold what the connection waits for.
+        self._forgotten = weakref.finalize(self, _give_back_soon, key, self._entry)
         self._forgotten.atexit = False
 
     @contextmanager
@@ -89,15 +94,10 @@ class Borrowed:
             if is_over:
                 self._end()
 
-    def get(self) -> PublishLink:
-        """Return the connection, begun anew if there is none, or the last was refused for good."""
-        with _lock:
-            return self._find()
-
     def close(self) -> None:
         """Give it back, or leave that to the last of those who are inside.
 
-        The connection is closed on return if nobody else had a share of it.
+        The connection is closed on return if it was the last share and nobody is inside.
         """
         with _lock:
             self._is_closed = True
@@ -110,10 +110,16 @@ class Borrowed:
 
     def _end(self) -> None:
         if self._forgotten.detach():  # once
-            _give_back(self._key)
+            _give_back(self._key, self._entry)
+
+    def forget_parent(self) -> None:
+        """In a forked child: those who were inside are threads of the parent."""
+        self._inside = 0
+        if self._is_closed:
+            self._end()
 
     def _find(self) -> PublishLink:
-        entry = _entries[self._key]
+        entry = self._entry
         if entry.link is None or entry.link.has_ended:
             link = PublishLink(
                 self._parameters,
@@ -127,21 +133,20 @@ class Borrowed:
         return entry.link
 
 
-def _give_back_soon(key: object) -> None:
-    run_in_thread(lambda: _give_back(key), thread_name("publisher", "release"))
+def _give_back_soon(key: object, entry: _Entry) -> None:
+    run_in_thread(lambda: _give_back(key, entry), thread_name("publisher", "release"))
 
 
-def _give_back(key: object) -> None:
+def _give_back(key: object, entry: _Entry) -> None:
     with _lock:
-        entry = _entries.get(key)
-        if entry is None:  # the process has ended them, or was forked
-            return
         entry.users -= 1
         if entry.users > 0:
             return
-        del _entries[key]
-    if entry.link is not None:
-        entry.link.stop(_CLOSE_SECONDS)
+        if _entries.get(key) is entry:
+            del _entries[key]
+        link = entry.link
+    if link is not None:
+        link.stop(_CLOSE_SECONDS)
 
 
 def end_links(host: str, virtual_host: str) -> None:
@@ -151,7 +156,7 @@ def end_links(host: str, virtual_host: str) -> None:
     """
     ended = []
     with _lock:
-        for entry in _entries.values():
+        for entry in list(_entries.values()):
             nodes = {(each.host, each.virtual_host) for each in entry.parameters.nodes}
             if entry.link is not None and (host, virtual_host) in nodes:
                 ended.append(entry.link)
@@ -162,7 +167,7 @@ def end_links(host: str, virtual_host: str) -> None:
 
 def _stop_all() -> None:
     with _lock:
-        links = [entry.link for entry in _entries.values() if entry.link is not None]
+        links = [entry.link for entry in list(_entries.values()) if entry.link is not None]
     for link in links:
         link.stop(_CLOSE_SECONDS)
 
@@ -170,11 +175,13 @@ def _stop_all() -> None:
 def _forget_all() -> None:
     """In a forked child: nothing of this is ours, and nobody will ever release that lock."""
     global _lock
-    _lock = threading.Lock()
-    for entry in _entries.values():
+    _lock = threading.RLock()
+    for entry in list(_entries.values()):
         if entry.link is not None:
             entry.link.forget()
             entry.link = None
+    for share in list(_shares):
+        share.forget_parent()
 
 
 atexit.register(_stop_all)

@@ -133,14 +133,16 @@ class _Advice(logging.Handler):
     def __init__(self, uri: str) -> None:
         super().__init__(logging.WARNING)
         self._uri = uri
-        self._nodes = len(split_urls(uri))
+        self._nodes = len(set(split_urls(uri)))
         # Both guarded by the handler's lock.
         self._failed: set[str] = set()
         self._given = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add the advice when connections to all nodes have failed, and once."""
-        _, found, node = record.getMessage().partition("cannot connect to ")
+        """Add the advice when connections to all nodes have failed, and none has ever stood."""
+        text = record.getMessage()
+        _, found, node = text.partition("cannot connect to ")
+        self._given = self._given or "lost the connection to" in text
         if self._given or not found:
             return
         self._failed.add(node.partition(": ")[0])

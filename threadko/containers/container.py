@@ -118,13 +118,18 @@ class ServiceContainer:
             stuck_warning=settings.stuck_warning,
             find_own_calls=self._find_own_calls,
         )
+        self._worker_threads = (
+            self._workers.live
+        )  # nameko's name, which extensions for metrics read
         self._process = ProcessBound(f"the container of {self.service_name!r}")
         #: Called between the halves of `start()`, where the services of a runner meet.
         self.before_open: Callable[[], object] = lambda: None
         # A subclass's sees each worker of the entrypoints, as it does in nameko.
         is_overridden = type(self).spawn_worker is not ServiceContainer.spawn_worker
         self._offers = Offers(
-            self.spawn_worker if is_overridden else self._take_offer,
+            (lambda *args, **kwargs: self.spawn_worker(*args, **kwargs))
+            if is_overridden
+            else self._take_offer,
             f"{type(self).__qualname__}.spawn_worker",
         )
 
@@ -169,11 +174,6 @@ class ServiceContainer:
         That is in monotonic seconds.
         """
         return self._workers.running()
-
-    @property
-    def _worker_threads(self) -> Mapping[WorkerContext, object]:
-        """The workers that run now, by nameko's name: extensions for metrics count them."""
-        return self.running_workers()
 
     def _find_extensions(self) -> tuple[tuple[Extension, ...], tuple[Extension, ...]]:
         """Return all extensions in the order in which they start, and those owned by others."""

@@ -13,8 +13,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.pool import WorkerPool
@@ -63,6 +64,8 @@ class Workforce:
         # The workers that run, with the ids of their threads and when they began. Adding, removing
         # and copying are one step each, so it needs no lock.
         self._running: dict[WorkerContext, tuple[int, float]] = {}
+        #: The same for others to read, as it is at any time.
+        self.live: Mapping[WorkerContext, tuple[int, float]] = MappingProxyType(self._running)
         self._watch = StuckWatch(
             service_name,
             max_workers,

@@ -115,7 +115,7 @@ class WorkerContext:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """All headers of the message as they arrived; empty without a message."""
+        """All headers of the message, as an override of `handle_message` left them; or none."""
         return {} if self.message is None else self.message.properties.headers or {}
 
     @property

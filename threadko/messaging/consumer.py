@@ -13,7 +13,7 @@ and settle, and the connection is flushed and closed.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 from threadko.amqp.consume import Message
@@ -297,7 +297,7 @@ class Consumer(Entrypoint):
         else:
             self._link.reject(delivery)
 
-    @property
+    @cached_property  # a subclass may set its own
     def consumer(self) -> "Consumer":
         """What nameko settles messages with: here that is this itself."""
         return self

@@ -12,7 +12,7 @@ end and settle, ``RpcConsumer.stop`` (flush and close).
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from threadko.amqp.message import (
@@ -70,7 +70,7 @@ class RpcMessage:
 
     Attributes:
         properties: those of AMQP, headers among them; also to be read as a dict.
-        headers: by name, the dict that ``properties`` hold.
+        headers: by name, the dict that ``properties`` hold if they hold one.
     """
 
     __slots__ = (
@@ -261,7 +261,7 @@ class RpcConsumer(ProviderCollector, SharedExtension):
         except KeyError:
             raise MethodNotFound(routing_key.rpartition(".")[2]) from None
 
-    @property
+    @cached_property  # a subclass may set its own
     def consumer(self) -> "RpcConsumer":
         """What nameko settles requests with: here that is this itself."""
         return self

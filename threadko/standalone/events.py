@@ -43,11 +43,11 @@ class EventDispatcher:
         config: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        given = as_config(uri)
-        if given is not None:
+        first = as_config(uri)
+        if first is not None:
             if config is not None:
                 raise TypeError("the configuration is given twice")
-            uri, config = None, given
+            uri, config = None, first
         self._config: Mapping[str, Any] = global_config if config is None else config
         broker = BrokerSettings.from_config(self._config)
         for name in ("exchange", "routing_key"):
@@ -62,9 +62,7 @@ class EventDispatcher:
             "max_message_size": broker.max_message_size,
             "timeout": broker.publish_timeout,
         }
-        self._publisher: Publisher | None = Publisher(
-            broker.uri if uri is None else uri, **{**configured, **given}
-        )
+        self._publisher = Publisher(broker.uri if uri is None else uri, **{**configured, **given})
 
     def __call__(
         self,
@@ -83,12 +81,10 @@ class EventDispatcher:
             EncodeError: the data cannot be sent.
             UndeliverableMessage: the option `mandatory` is set, and no queue takes it.
             PublishFailed: it was refused, or not confirmed in time: whether it arrived is unknown.
+            RuntimeError: the dispatcher was closed.
         """
-        publisher = self._publisher
-        if publisher is None:
-            raise RuntimeError("the dispatcher is closed")
         check_event_type(event_type)
-        publisher.publish(
+        self._publisher.publish(
             event_data,
             exchange=get_event_exchange(service_name, self._config),
             routing_key=event_type,
@@ -100,9 +96,7 @@ class EventDispatcher:
 
         Events that other threads are dispatching are waited for by those, not by this.
         """
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            publisher.close()
+        self._publisher.close()
 
     def __enter__(self) -> "EventDispatcher":
         return self

@@ -12,7 +12,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
@@ -54,7 +54,7 @@ class _RpcClient(ABC, Generic[_Target]):
     ) -> None:
         if as_config(context_data) is not None:
             # It would be sent along with each call, passwords and all.
-            raise TypeError("context_data holds AMQP_URI: a configuration is given as config=...")
+            raise TypeError("context_data is a configuration, which is given as config=...")
         self._options, connection = read_options(options)
         values = dict((global_config if config is None else config).items())
         for key, value in (
@@ -280,6 +280,25 @@ class ClusterRpcProxy(ClusterRpcClient):
         options: likewise.
     """
 
+    @overload
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None: ...
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*_without_config(args, options), **options)
 
@@ -291,6 +310,27 @@ class ServiceRpcProxy(ServiceRpcClient):
         service_name: the name of that service; the others as ``ClusterRpcProxy``.
     """
 
+    @overload
+    def __init__(
+        self,
+        service_name: str,
+        config: Mapping[str, Any],
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        service_name: str,
+        context_data: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None: ...
+
     def __init__(self, service_name: str, *args: Any, **options: Any) -> None:
         super().__init__(service_name, *_without_config(args, options), **options)
 
@@ -300,7 +340,7 @@ def _without_config(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any
     config = as_config(args[0]) if args else None
     if config is None:
         return args
-    if "config" in options:
+    if options.get("config") is not None:
         raise TypeError("the configuration is given twice")
     options["config"] = config
     return args[1:]
