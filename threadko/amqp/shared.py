@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from threadko.amqp.parameters import BrokerParameters
 from threadko.amqp.publishing import PublishLink
@@ -32,10 +33,13 @@ class _Entry:
     parameters: BrokerParameters
     users: int = 0
     link: PublishLink | None = field(default=None, repr=False)
+    # Held while a connection is begun, so that there are not two; who closes does not need it.
+    beginning: Any = field(default_factory=threading.RLock, repr=False)
 
 
 # Reentrant, and what it guards can bear that: the collector runs in the midst of anything, and a
-# finalizer of the user's may close a publisher.
+# finalizer of the user's may close a publisher. Nor is it held while a thread is begun, which may
+# run the collector first.
 _lock = threading.RLock()
 _entries: dict[object, _Entry] = {}  # guarded by _lock
 _shares: "weakref.WeakSet[Borrowed]" = weakref.WeakSet()  # all there are, for a forked child
@@ -83,10 +87,9 @@ class Borrowed:
         with _lock:
             if self._is_closed:
                 raise RuntimeError("the publisher is closed")
-            link = self._find()
             self._inside += 1
         try:
-            yield link
+            yield self._find()
         finally:
             with _lock:
                 self._inside -= 1
@@ -105,6 +108,12 @@ class Borrowed:
         if is_over:
             self._end()
 
+    def forget_parent(self) -> None:
+        """In a forked child: those who were inside are threads of the parent."""
+        self._inside = 0
+        if self._is_closed:
+            self._end()
+
     def _is_over(self) -> bool:
         return self._is_closed and self._inside == 0
 
@@ -112,25 +121,22 @@ class Borrowed:
         if self._forgotten.detach():  # once
             _give_back(self._key, self._entry)
 
-    def forget_parent(self) -> None:
-        """In a forked child: those who were inside are threads of the parent."""
-        self._inside = 0
-        if self._is_closed:
-            self._end()
-
     def _find(self) -> PublishLink:
+        """Return the connection, begun anew if there is none, or the last was refused for good."""
         entry = self._entry
-        if entry.link is None or entry.link.has_ended:
-            link = PublishLink(
-                self._parameters,
-                name=thread_name("publisher", "connection"),
-                window=self._window,
-                max_message_size=self._max_message_size,
-            )
-            # Before it is noted: one that could not be started would never come up, nor end.
-            link.start()
-            entry.link = link
-        return entry.link
+        with entry.beginning:
+            link = entry.link
+            if link is None or link.has_ended:
+                link = PublishLink(
+                    self._parameters,
+                    name=thread_name("publisher", "connection"),
+                    window=self._window,
+                    max_message_size=self._max_message_size,
+                )
+                # Before it is noted: one that could not be started would never come up, nor end.
+                link.start()
+                entry.link = link
+            return link
 
 
 def _give_back_soon(key: object, entry: _Entry) -> None:
@@ -177,6 +183,7 @@ def _forget_all() -> None:
     global _lock
     _lock = threading.RLock()
     for entry in list(_entries.values()):
+        entry.beginning = threading.RLock()
         if entry.link is not None:
             entry.link.forget()
             entry.link = None
