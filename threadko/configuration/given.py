@@ -18,6 +18,6 @@ def as_config(value: Any) -> Mapping[str, Any] | None:
         return value
     if not hasattr(value, "keys"):
         return None
-    if all(str(key).upper() != AMQP_URI_CONFIG_KEY for key in value.keys()):  # noqa: SIM118
+    if all(str(key).upper() != AMQP_URI_CONFIG_KEY for key in value.keys()):  # noqa: SIM118 (no dict)
         return None
     return value if isinstance(value, Mapping) else dict(value)
