@@ -18,6 +18,8 @@ from pika.exceptions import AMQPError
 from tests.faults.rows import FIGURES
 from tests.support.broker import NoBrokerError, find_broker
 from tests.support.timing import TIMEOUT
+from threadko.configuration.keys import KEYS
+from threadko.configuration.sources import ENVIRONMENT_PREFIX
 
 pytest_plugins = ["pytester", "threadko.testing.pytest"]
 
@@ -67,7 +69,13 @@ def make_encodable(report: Any) -> None:
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C, and let processes that tests start hear it: a job in the background does not."""
+    """Forget the configuration of whoever runs the tests, and hear Ctrl-C.
+
+    So do the processes that tests start; a job in the background would not hear it.
+    """
+    for name in list(os.environ):
+        if name.startswith(ENVIRONMENT_PREFIX) and name[len(ENVIRONMENT_PREFIX) :] in KEYS:
+            del os.environ[name]
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

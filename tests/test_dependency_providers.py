@@ -67,8 +67,15 @@ def test_what_a_worker_changes_is_its_own(container):
 def test_configuration_of_the_container_itself_is_injected(container_factory, amqp_config, names):
     class Serving(Service):
         name = names.service()
-        change = rpc(Service.change)
-        read = rpc(Service.read)
+
+        # Not the functions of `Service` themselves, which would have an entrypoint more then.
+        @rpc
+        def change(self, key, value):
+            return super().change(key, value)
+
+        @rpc
+        def read(self, key):
+            return super().read(key)
 
     own = {**amqp_config, "own": "value"}
     with config.patch({"own": "global"}):

@@ -91,11 +91,11 @@ CASES = """
             self.assertNotIn("AMQP_URI", config)
 
         def test_3_a_service_alone(self):
+            self.use_broker()
             container = self.make_container(Front, {"own": 1})
             back, dispatch = self.replace_dependencies(container, "back", "dispatch")
             self.restrict_entrypoints(container, "call")
             back.double.return_value = 1
-            self.use_broker()
             container.start()
             self.assertEqual(self.fire(container, "call", value=2), 1)
             self.assertEqual(container.config["own"], 1)

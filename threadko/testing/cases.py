@@ -74,13 +74,13 @@ class ServiceTestCase(unittest.TestCase):
     def make_container(
         self, service_cls: type, config: Mapping[str, Any] | None = None
     ) -> ServiceContainer:
-        """Return a container, not started; `config` adds to the global configuration."""
+        """Return a container, not started; `config` adds to the global configuration of now."""
         return self._containers(service_cls, config)
 
     def make_runner(
         self, *service_classes: type, config: Mapping[str, Any] | None = None
     ) -> ServiceRunner:
-        """Return a runner, not started; `config` adds to the global configuration."""
+        """Return a runner, not started; `config` adds to the global configuration of now."""
         return self._runners(*service_classes, config=config)
 
     def start(self, *service_classes: type, config: Mapping[str, Any] | None = None) -> Any:
