@@ -17,8 +17,8 @@ class Prices:
         return {"tea": 3, "cake": 4}[article]
 
 
-class Orders:
-    name = "orders"
+class Baskets:
+    name = "baskets"
 
     prices = ServiceRpc("prices")
 
@@ -28,14 +28,14 @@ class Orders:
 
 
 def ask():
-    with ServiceRpcClient("orders", uri=CONFIG["AMQP_URI"], timeout=10) as orders:
-        print(orders.total(["tea", "cake", "cake"]))
+    with ServiceRpcClient("baskets", uri=CONFIG["AMQP_URI"], timeout=10) as baskets:
+        print(baskets.total(["tea", "cake", "cake"]))
 
 
 def main():
     runner = ServiceRunner(config=CONFIG)
     runner.add_service(Prices)
-    runner.add_service(Orders)
+    runner.add_service(Baskets)
     runner.start()
     try:
         ask()
@@ -43,7 +43,7 @@ def main():
         runner.stop()
 
     # The same, in short.
-    with run_services(Prices, Orders, config=CONFIG):
+    with run_services(Prices, Baskets, config=CONFIG):
         ask()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pika
 import pytest
+from hypothesis import HealthCheck, settings
 from pika.exceptions import AMQPError
 
 from tests.faults.rows import FIGURES
@@ -22,6 +23,10 @@ from threadko.configuration.keys import KEYS
 from threadko.configuration.sources import ENVIRONMENT_PREFIX
 
 pytest_plugins = ["pytester", "threadko.testing.pytest"]
+
+# A busy machine holds an example up for longer than the 200 ms that it may take.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 #: The fixtures that start a RabbitMQ node.
 _NODES = frozenset(("node", "strict", "expired"))
@@ -76,6 +81,8 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(ENVIRONMENT_PREFIX) and name[len(ENVIRONMENT_PREFIX) :] in KEYS:
             del os.environ[name]
+    for name in ("no_proxy", "NO_PROXY"):  # a proxy would not find this machine
+        os.environ[name] = ",".join(filter(None, ["127.0.0.1,localhost,::1", os.environ.get(name)]))
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

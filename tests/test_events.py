@@ -445,7 +445,7 @@ def test_context_that_cannot_be_sent_is_an_error_where_it_is_dispatched(
 
 def test_delayed_event_comes_later(listen, dispatch, log):
     listen("a")
-    dispatch("later", delay=0.1)
+    dispatch("later", delay=TIMEOUT / 10)
     dispatch("now")
     assert [log.entries.get(timeout=TIMEOUT)[1] for _ in range(2)] == ["now", "later"]
 

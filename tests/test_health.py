@@ -95,7 +95,7 @@ def test_lost_connection_is_a_trouble_and_no_hang_until_it_is_back(
             lambda: str(find_troubles([container])).count("no connection to amqp://") == 4,
             "all four connections are missed",
         )
-        assert time.monotonic() - begun < TIMEOUT / 20, "within a second"
+        assert time.monotonic() - begun < TIMEOUT / 4, "within five seconds"
         assert "guest:guest" not in str(find_troubles([container]))
         assert find_hangs([container], hung_timeout=NEVER_HUNG) == []
         proxy.accept()
@@ -118,7 +118,7 @@ def test_lost_consumer_is_a_trouble_until_it_is_back(
             channel.queue_delete(queue)
         trouble = f"service {container.service_name}: no consumer of {queue}"
         wait_until(lambda: find_troubles([container]) == [trouble], "it is missed")
-        assert time.monotonic() - begun < TIMEOUT / 20, "within a second"
+        assert time.monotonic() - begun < TIMEOUT / 4, "within five seconds"
         assert find_hangs([container], hung_timeout=NEVER_HUNG) == []
         proxy.flow()
         wait_until(lambda: not find_troubles([container]), "ready again")
@@ -151,7 +151,7 @@ def test_workers_that_all_hang_past_the_limit_are_told_of(
 def test_extension_whose_thread_does_not_answer_hangs(make_service, container_factory, amqp_config):
     container = container_factory(make_service(stubborn=Stubborn()), config=amqp_config)
     container.start()
-    [hang] = find_hangs([container], hung_timeout=NEVER_HUNG, answer_timeout=0.5)
+    [hang] = find_hangs([container], hung_timeout=NEVER_HUNG, answer_timeout=TIMEOUT / 10)
     assert hang == f"service {container.service_name}: Stubborn does not answer"
     container.stop()
 
@@ -211,9 +211,12 @@ def test_answer_that_fails_is_500_and_logged(serve, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_probes_are_not_in_the_access_log(serve, caplog):
+def test_probes_are_not_in_the_access_log(caplog):
     caplog.set_level("DEBUG")
-    requests.get(f"{serve()}/live", timeout=TIMEOUT)
+    server = HealthServer("127.0.0.1:0", live=list, ready=list)
+    server.start()
+    requests.get(f"http://{server.address}/live", timeout=TIMEOUT)
+    server.close()  # and what there is to tell has been told
     assert not [record for record in caplog.records if record.name == "threadko.access"]
 
 

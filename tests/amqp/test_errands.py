@@ -119,8 +119,9 @@ def test_errand_fails_when_the_connection_is_lost(broker_uri, name):
 def test_errand_fails_when_the_broker_does_not_answer(broker_uri, name):
     with Proxy.for_uri(broker_uri) as proxy:
         through = BrokerParameters.from_uri(proxy.uri_for(broker_uri))
-        with Errands(through, timeout=TIMEOUT / 20) as errands:
+        with Errands(through, timeout=TIMEOUT) as errands:
             proxy.stall()
+            errands._timeout = 0.05
             with pytest.raises(BrokerUnavailable, match="does not answer"):
                 errands.delete_queue(name)
             proxy.flow()

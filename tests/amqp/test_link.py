@@ -723,19 +723,22 @@ def test_reset_between_connections_does_nothing(make_rig: MakeRig, nowhere: str)
 
 
 def test_pause_between_attempts_is_short_again_once_the_link_was_up(
-    make_rig: MakeRig, proxy: Proxy, proxied: str
+    make_rig: MakeRig, proxy: Proxy, proxied: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy.refuse()
-    rig = make_rig(proxied).start()
+    rig = make_rig(proxied)
+    pauses: list[float] = []
+    usual = rig.link._backoff
+    monkeypatch.setattr(rig.link, "_backoff", lambda: pauses.append(usual()) or pauses[-1])
+    rig.start()
     for _ in range(4):
         rig.next_end()
     proxy.accept()
     rig.next_begun()
-    began = time.monotonic()
     proxy.cut()
     rig.next_begun()
     # The fifth pause in a row is at least 1.6 s long, the first at most 0.2 s.
-    assert time.monotonic() - began < 1.5
+    assert pauses[-1] <= 0.2
 
 
 def test_connection_that_never_gets_usable_does_not_shorten_the_pause(
@@ -771,7 +774,7 @@ def test_connection_that_is_not_usable_in_time_is_made_anew(
 def test_broker_that_blocks_us_has_all_the_time_to_answer(
     make_rig: MakeRig, broker: Broker
 ) -> None:
-    rig = make_rig(broker.uri, answer_timeout=0.3)
+    rig = make_rig(broker.uri, answer_timeout=1.0)
     rig.events.on_begin = lambda _: None
     rig.start()
     peer = broker.open()
@@ -779,7 +782,7 @@ def test_broker_that_blocks_us_has_all_the_time_to_answer(
     connection = rig.next_begun()
     while not rig.run(lambda: connection.blocked):
         pass
-    rig.let_pass(1.0)
+    rig.let_pass(2.0)
     assert rig.run(lambda: rig.link.connection) is connection
     peer.send(Method(0, spec.Connection.Unblocked()).marshal())
     assert "has not answered" in str(rig.next_end())
@@ -1311,7 +1314,7 @@ def test_start_that_gets_no_thread_raises_and_may_be_repeated(
     finally:
         threading.stack_size(before)
     assert not rig.link.post(int)
-    assert count_descriptors() == descriptors
+    assert count_descriptors() <= descriptors
     rig.up()
 
 

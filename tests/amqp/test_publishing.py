@@ -33,7 +33,7 @@ from threadko.exceptions import (
 NAME = "threadko-test-publish-1"
 
 #: Longer than the silence after which the publisher takes a connection for dead.
-SILENCE = 0.7
+SILENCE = 1.5
 
 
 class Received:
@@ -623,6 +623,9 @@ def test_missed_deadline_fails_that_message_alone_if_other_confirms_come(start, 
 
 def test_connection_that_confirms_nothing_is_made_anew_once(start, scripted):
     publisher = start(scripted.uri)
+    first = send(publisher)
+    scripted.take().ack()
+    first.result(TIMEOUT)  # the channel stands: what follows is written at once
     futures = [send(publisher, timeout=SILENCE) for _ in range(10)]
     for _ in futures:
         scripted.take()
@@ -729,11 +732,13 @@ def test_every_end_of_a_message_gives_its_place_in_the_window_back(start, script
     scripted.take().nack()
     send(publisher, exchange="a")
     scripted.take().refuse(403, "ACCESS_REFUSED")
-    send(publisher, retry=False)
+    lost = send(publisher, retry=False)
     scripted.take().peer.cut()
-    assert send(publisher, timeout=0.1).exception(TIMEOUT) is not None
+    assert lost.exception(TIMEOUT) is not None
+    assert send(publisher, timeout=1.0).exception(TIMEOUT) is not None
     send(publisher, b"last")
-    assert scripted.take().body == b"last"
+    while scripted.take().body != b"last":
+        pass  # the one before, if there was time to write it
 
 
 @pytest.mark.parametrize(
@@ -1075,7 +1080,7 @@ def test_nothing_that_was_confirmed_is_lost_when_the_connection_is_cut_again_and
 def drain(broker, name):
     """All messages of a queue, by a consumer, as there are many."""
     broker.basic_qos(prefetch_count=1000)
-    for method, properties, body in broker.consume(name, inactivity_timeout=TIMEOUT / 40):
+    for method, properties, body in broker.consume(name, inactivity_timeout=TIMEOUT / 4):
         if method is None:
             break
         broker.basic_ack(method.delivery_tag)

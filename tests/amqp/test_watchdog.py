@@ -1,5 +1,6 @@
 """A consumer that hears nothing is found out, and nobody else is disturbed."""
 
+import itertools
 import queue
 import threading
 
@@ -7,7 +8,7 @@ import pytest
 from pika import frame, spec
 
 from tests.support.fake_broker import FakeBroker, deliver
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.amqp.entities import Queue
 from threadko.amqp.intake import IntakeLink, Settling
 from threadko.amqp.message import Properties, encode_properties
@@ -25,7 +26,13 @@ class Broker(FakeBroker):
 
     def __init__(self, **options):
         self.answers = {}
+        self.after_question = lambda: None  # called behind each answer, by the broker's thread
         super().__init__(count=self._next, **options)
+
+    def note_asked(self, method):
+        super().note_asked(method)
+        if isinstance(method, spec.Queue.Declare):
+            self.after_question()
 
     def _next(self, connection, name):
         answers = self.answers.get(name, [SERVED])
@@ -94,12 +101,14 @@ def found(caplog):
 def test_idle_consumer_is_connected_anew_when_messages_wait_for_it_at_three_checks(
     broker, make, caplog
 ):
-    broker.answers["watched"] = [WAITING, WAITING, WAITING, SERVED]
+    broker.answers["watched"] = [WAITING]
     link = make()
+    wait_until(lambda: found(caplog))
+    broker.answers["watched"] = [SERVED]
     broker.wait_consumer(2)
     assert link.watchdog_resets >= 1
-    broker.wait_questions("watched", 6)  # the new connection is checked as well
-    (line,) = found(caplog)
+    broker.wait_questions("watched", broker.questions("watched") + 2)  # of the new connection
+    line = found(caplog)[0]
     assert "no message comes, and 5 wait in queue watched; connecting anew, for the" in line
     assert "no message comes from queue watched; trying again" in caplog.text
 
@@ -163,10 +172,10 @@ def test_watchdog_is_off_by_default(broker, clock):
 
 
 def test_consumer_is_left_alone_while_a_worker_has_a_message(broker, make, clock):
-    broker.answers["watched"] = [WAITING] * 3 + [SERVED]
     link = make()
     broker.wait_consumer().send(deliver(1, 1, HEADER, b"x"))
     delivery = link.deliveries.get(timeout=TIMEOUT)
+    broker.answers["watched"] = [WAITING]
     before = broker.questions("watched")
     clock(6)
     assert broker.questions("watched") <= before + 1  # one may have been on its way
@@ -176,12 +185,12 @@ def test_consumer_is_left_alone_while_a_worker_has_a_message(broker, make, clock
 
 
 def test_consumer_is_left_alone_while_it_is_served_between_the_checks(broker, make, caplog):
-    broker.answers["watched"] = [WAITING]
+    tags = itertools.count(1)
     link = make(on_delivery=lambda delivery: link.ack(delivery))
     peer = broker.wait_consumer()
-    for number in range(1, 7):
-        broker.wait_questions("watched", number)
-        peer.send(deliver(1, number, HEADER, b"x"))
+    broker.after_question = lambda: peer.send(deliver(1, next(tags), HEADER, b"x"))
+    broker.answers["watched"] = [WAITING]
+    broker.wait_questions("watched", broker.questions("watched") + 6)
     assert found(caplog) == []
 
 
@@ -196,11 +205,11 @@ class Answer(Settling):
 
 
 def test_message_that_waits_for_a_confirm_alone_keeps_no_worker_busy(broker, make):
-    broker.answers["watched"] = [WAITING]
     broker.confirms = False  # or they have vanished
     link = make()
     broker.wait_consumer().send(deliver(1, 1, HEADER, b"x"))
     link.send(Answer(link.deliveries.get(timeout=TIMEOUT)))
+    broker.answers["watched"] = [WAITING]
     broker.wait_consumer(2)
     broker.wait_for(lambda: len(broker.publishes) >= 2)  # and it is sent again
 
@@ -227,13 +236,12 @@ def test_blocked_connection_is_left_alone(broker, make, clock, caplog):
     clock(5)
     assert found(caplog) == []
     peer.send(frame.Method(0, spec.Connection.Unblocked()).marshal())
-    broker.wait_consumer(2)
-    assert found(caplog) != []
+    wait_until(lambda: found(caplog))
 
 
 def test_refused_question_is_asked_again(broker, make, caplog):
     broker.is_mute = lambda _, method: isinstance(method, spec.Queue.Declare) and method.passive
-    make()
+    make(interval=0.5)  # so that the answers come before the link gives up
     peer = broker.wait_consumer()
     for number in range(1, 6):
         broker.wait_questions("watched", number)

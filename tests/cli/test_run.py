@@ -151,7 +151,9 @@ def test_command_stops_with_code_0_while_the_broker_is_absent(start):
 
 
 def test_command_stops_with_code_0_while_a_module_is_imported(start):
-    source = "import threading\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    # Waits in turns: a signal between the interpreter's last look and a wait does not end that.
+    wait = "while not threading.Event().wait(0.1):\n    pass\n"
+    source = f"import threading\nprint('importing', flush=True)\n{wait}"
     command = start("svc", source=source)
     command.wait_for("importing")
     command.signal(signal.SIGTERM)

@@ -37,7 +37,8 @@ def test_each_thread_is_told_with_its_worker_and_like_ones_once():
         ready.wait(TIMEOUT)
         end = time.monotonic() + TIMEOUT
         text = ""
-        while "thread idle-1\nthread idle-2:\n" not in text and time.monotonic() < end:
+        wanted = ("thread idle-1\nthread idle-2:\n", "for 5.0 s")
+        while not all(each in text for each in wanted) and time.monotonic() < end:
             workers = {Worker: (threads[2].ident, time.monotonic() - 5)}
             container = SimpleNamespace(running_workers=lambda workers=workers: workers)
             text = format_stacks([container])

@@ -45,7 +45,12 @@ def run_command(tmp_path):
         return subprocess.run(
             command,
             cwd=tmp_path,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environ},
+            env={
+                **os.environ,
+                "PYTEST_ADDOPTS": "",
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                **environ,
+            },
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

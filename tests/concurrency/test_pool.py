@@ -1,5 +1,6 @@
 """The pool of worker threads: all there from the start, named, and never in anyone's way."""
 
+import concurrent.futures
 import concurrent.futures.thread as futures_thread
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.timing import TIMEOUT
 from threadko.concurrency.pool import WorkerPool
+from threadko.concurrency.slots import Slots
 
 MakePool = Callable[..., WorkerPool]
 
@@ -35,8 +37,9 @@ class Service:
         self.release = threading.Event()
         self.threads: list[threading.Thread] = []  # appended to by all; each append is one step
 
-    def serve(self) -> None:
+    def serve(self, arrived: Callable[[], object]) -> None:
         self.threads.append(threading.current_thread())
+        arrived()
         assert self.release.wait(TIMEOUT)
 
 
@@ -63,11 +66,33 @@ def test_all_threads_run_when_start_returns(
     service.release.set()
 
 
+def test_start_returns_when_as_many_slots_are_free_as_there_are_threads(
+    make_pool: MakePool,
+) -> None:
+    slots = Slots()
+    late = threading.Event()
+
+    def serve(arrived: Callable[[], object]) -> None:
+        if threading.current_thread().name.endswith("_2"):  # its name until all have arrived
+            late.wait(TIMEOUT)
+        slots.serve(arrived)
+
+    pool = make_pool(3)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        starting = other.submit(pool.start, serve)
+        assert not starting.done()
+        late.set()
+        starting.result(TIMEOUT)
+    assert len(slots._seats) == 3
+    slots.dismiss()
+
+
 def test_each_thread_serves_once(make_pool: MakePool) -> None:
     together = threading.Barrier(25)
     served: list[threading.Thread] = []
 
-    def serve() -> None:
+    def serve(arrived: Callable[[], object]) -> None:
+        arrived()
         together.wait(TIMEOUT)
         served.append(threading.current_thread())
 
@@ -117,7 +142,7 @@ import threading
 from threadko.concurrency.pool import WorkerPool
 
 pool = WorkerPool(2, "threadko-shop-worker-1")
-pool.start(threading.Event().wait)
+pool.start(lambda arrived: (arrived(), threading.Event().wait()))
 print("leaving")
 """
 
@@ -139,7 +164,7 @@ before = threading.active_count()
 pool = WorkerPool(100, "threadko-shop-worker-1")
 release = threading.Event()
 try:
-    pool.start(release.wait)
+    pool.start(lambda arrived: (arrived(), release.wait()))
 except RuntimeError as error:
     print("refused:", error)
 release.set()

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.concurrency.deadline import Deadline
 from threadko.concurrency.slots import Job, Line, Slots
 from threadko.exceptions import ContainerStopped
@@ -27,6 +27,7 @@ def make_slots() -> Iterator[MakeSlots]:
         threads.extend(threading.Thread(target=slots.serve, daemon=True) for _ in range(count))
         for thread in threads[-count:]:
             thread.start()
+        wait_until(lambda: len(slots._seats) == count)
         return slots
 
     yield make

@@ -17,6 +17,8 @@ from threadko.containers import (
     get_container_cls,
     new_call_id,
 )
+from threadko.containers.exits import kill_at_exit, list_running
+from threadko.containers.lifecycle import Step
 from threadko.exceptions import (
     ConfigurationError,
     ContainerBeingKilled,
@@ -41,6 +43,10 @@ def end_of(container: ServiceContainer) -> BaseException | None:
 
 
 def threads_of_service() -> list[str]:
+    """Those that are left; one that is about to end may be a moment behind."""
+    for thread in threading.enumerate():
+        if "-service-" in thread.name:
+            thread.join(TIMEOUT)
     return [item.name for item in threading.enumerate() if "-service-" in item.name]
 
 
@@ -424,6 +430,61 @@ def test_first_error_is_raised_when_two_hooks_raise(stage: Stage) -> None:
         container.stop()
 
 
+def test_stop_that_is_interrupted_as_soon_as_it_has_begun_kills(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = stage.start()
+    take = container._life.take
+
+    def take_and_be_interrupted(step: Step) -> Any:
+        previous = take(step)
+        if step is Step.STOP:
+            raise KeyboardInterrupt
+        return previous
+
+    monkeypatch.setattr(container._life, "take", take_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        container.stop()
+    assert end_of(container) is None
+    assert container.being_killed
+
+
+def test_no_thread_is_left_when_stop_returns(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = stage.start()
+    held, entered = threading.Event(), threading.Event()
+
+    class SlowEvent(threading.Event):
+        def set(self) -> None:
+            super().set()
+            entered.set()
+            held.wait(TIMEOUT)
+
+    monkeypatch.setattr(container, "_over", SlowEvent())
+    monkeypatch.setattr("threadko.containers.container._LATE_SECONDS", TIMEOUT)
+    stopping = in_thread(container.stop)
+    assert entered.wait(TIMEOUT)
+    (last,) = [item for item in threading.enumerate() if "-service-shutdown-" in item.name]
+    assert not stopping.is_over
+    held.set()
+    assert stopping.finish() is None
+    assert not last.is_alive()
+
+
+def test_container_that_is_killed_before_its_start_wants_that_at_exit_is_forgotten(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = stage.make()
+
+    def be_late(each: Any) -> None:
+        in_thread(container.kill).finish()
+        kill_at_exit(each)
+
+    monkeypatch.setattr("threadko.containers.container.kill_at_exit", be_late)
+    with pytest.raises(ContainerBeingKilled):
+        container.start()
+    assert container not in list_running()
+
+
 def test_nothing_happens_when_it_is_stopped_before_the_start(stage: Stage) -> None:
     container = stage.make()
     container.stop()
@@ -474,7 +535,7 @@ def test_stop_returns_by_its_deadline_when_a_hook_hangs_and_says_where(
     container = stage.start()
     gate = Gate()
     stage.doing["owner.stop"] = lambda extension: gate.hold()
-    container.stop(timeout=0.01)
+    container.stop(timeout=1)
     assert container.being_killed
     assert end_of(container) is None
     assert "gate.hold()" in caplog.text
@@ -487,7 +548,7 @@ def test_stop_raises_what_a_hook_raised_before_another_hangs(stage: Stage) -> No
     stage.failing["entrypoint.stop"] = raised = ValueError("on purpose")
     stage.doing["owner.stop"] = lambda extension: gate.hold()
     with pytest.raises(ValueError, match="on purpose") as caught:
-        container.stop(timeout=0.01)
+        container.stop(timeout=1)
     assert caught.value is raised
     gate.released.set()
 
@@ -554,7 +615,10 @@ def test_stop_that_is_handed_over_logs_what_it_raises(
     assert "stop() of <Owner bound" in caplog.text
 
 
-def test_stop_turns_into_kill_when_the_deadline_passes(stage: Stage) -> None:
+def test_stop_turns_into_kill_when_the_deadline_passes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threadko.containers.container._LATE_SECONDS", TIMEOUT)
     container = stage.start(SHUTDOWN_TIMEOUT=0.01)
     gate = Gate()
     ctx = spawn(container, gate.hold)
@@ -567,7 +631,10 @@ def test_stop_turns_into_kill_when_the_deadline_passes(stage: Stage) -> None:
     gate.released.set()
 
 
-def test_managed_threads_are_ended_when_all_else_has(stage: Stage) -> None:
+def test_managed_threads_are_ended_when_all_else_has(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threadko.containers.container._GRACE_SECONDS", TIMEOUT)
     container = stage.start()
     started = threading.Event()
     lines: list[str] = []
@@ -581,7 +648,7 @@ def test_managed_threads_are_ended_when_all_else_has(stage: Stage) -> None:
     assert started.wait(TIMEOUT)
     container.stop()
     assert lines == ["ended"]
-    assert not handle.is_alive()
+    handle.wait(TIMEOUT)
     with pytest.raises(ContainerStopped):
         container.spawn_managed_thread(loop)
 
@@ -863,7 +930,7 @@ def test_stopping_hook_that_hangs_holds_nobody(
     container = stage.start()
     gate = Gate()
     stage.doing[hook] = lambda extension: gate.hold()
-    container.stop(timeout=0)  # and a few seconds for hooks
+    container.stop(timeout=1)
     assert gate.reached.is_set()
     assert end_of(container) is None
     assert container.being_killed

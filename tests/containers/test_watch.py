@@ -1,6 +1,5 @@
 """Warnings of workers that are stuck."""
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +9,7 @@ import pytest
 
 from tests.containers.conftest import Stage
 from tests.containers.dummies import Gate, in_thread, spawn
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 
 SHORT = 0.05  # seconds
 
@@ -31,6 +30,15 @@ class Heard(logging.Handler):
     def wait_for(self, count: int) -> None:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.messages) >= count, TIMEOUT)
+
+    def find(self, is_wanted: Callable[[str], bool]) -> str:
+        """Wait for a warning of some kind and return it."""
+        with self._changed:
+            found = self._changed.wait_for(
+                lambda: [each for each in self.messages if is_wanted(each)], TIMEOUT
+            )
+        assert found, self.messages
+        return found[0]
 
 
 @pytest.fixture
@@ -59,11 +67,10 @@ def test_all_workers_that_are_busy_for_long_are_shown_with_their_stacks(
     gate = Gate()
     contexts = [spawn(container, gate.hold) for _ in range(2)]
     waiting = in_thread(lambda: spawn(container))
-    heard.wait_for(1)
-    (first, *_) = heard.messages
+    # The first may come before the workers are where they are to hang.
+    first = heard.find(lambda message: message.count("in hold\n") == 2)
     assert "all 2 workers of service service have been busy" in first
-    assert all(f"{ctx.call_id} has run for 0." in first for ctx in contexts)
-    assert first.count("in hold\n") == 2
+    assert all(f"{ctx.call_id} has run for " in first for ctx in contexts)
     gate.released.set()
     assert waiting.finish() is None
 
@@ -80,8 +87,7 @@ def test_warning_tells_how_many_jobs_wait(stage: Stage, heard: Heard) -> None:
         spawn(container, gate.hold)
     for _ in range(3):
         line.put(lambda: None)
-    heard.wait_for(1)
-    assert "3 jobs wait" in heard.messages[0]
+    heard.find(lambda message: "3 jobs wait" in message)
     gate.released.set()
 
 
@@ -95,9 +101,8 @@ def test_warning_comes_again_at_growing_intervals(stage: Stage, heard: Heard) ->
     for message in heard.messages[:4]:
         ages.append(float(message.rpartition(" has run for ")[2].split()[0]))
     gate.released.set()
-    # Each comes when at least twice the age of the last is reached; 0.1 s is how ages are rounded.
-    assert all(after >= 2 * before - 0.2 for before, after in itertools.pairwise(ages))
-    assert ages[3] >= 8 * SHORT - 0.1
+    # Each comes when at least twice the age of the last is reached; ages are rounded to 0.1 s.
+    assert all(age >= SHORT * 2**number - 0.06 for number, age in enumerate(ages))
 
 
 def test_nothing_is_said_while_a_slot_is_free(stage: Stage, heard: Heard) -> None:
@@ -181,7 +186,7 @@ def test_service_that_waits_for_itself_is_told_so_once(stage: Stage, heard: Hear
     heard.wait_for(3)
     gate.released.set()
     own = [message for message in heard.messages if "wait for itself" in message]
-    assert own == heard.messages[:1]
+    assert len(own) == 1
     assert "service service seems to wait for itself: all its 1 workers" in own[0]
     assert "1 of its calls" in own[0]
     assert ctx.call_id in own[0]
@@ -200,9 +205,8 @@ def test_calls_to_itself_that_are_answered_are_no_reason_to_warn(
     container = with_own_calls(stage, find, STUCK_WARNING=4 * SHORT, max_workers=1)
     gate = Gate()
     spawn(container, gate.hold)
-    heard.wait_for(2)
+    wait_until(lambda: len(looks) >= 4)  # what the third found has been told by then
     gate.released.set()
-    assert len(looks) >= 3
     assert not any("wait for itself" in message for message in heard.messages)
 
 

@@ -246,7 +246,10 @@ def test_run_worker_runs_nothing_when_the_container_was_killed(stage: Stage) -> 
     assert stage.journal.lines == []
 
 
-def test_stacks_of_stragglers_are_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_stacks_of_stragglers_are_logged(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("threadko.containers.container._LATE_SECONDS", TIMEOUT)
     container = stage.start()
     gate = Gate()
 

@@ -299,7 +299,9 @@ def test_global_prefetch_is_the_channel_s(connect, consume, send):
     channel.basic_qos(prefetch_count=3, global_qos=True)
     first, second = consume(channel), consume(channel)
     send(*(str(number).encode() for number in range(10)))
-    first.channel.connection.process_data_events(0.2)
+    end = time.monotonic() + TIMEOUT
+    while len(first.got) + len(second.got) < 3 and time.monotonic() < end:
+        channel.connection.process_data_events(0.05)
     first.settle_down()
     assert len(first.got) + len(second.got) == 3
 

@@ -116,7 +116,7 @@ def test_nameko(uri):
         [NAMEKO3.python, str(Path(__file__).with_name("nameko_peer.py")), uri],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=3 * TIMEOUT,
     )
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)

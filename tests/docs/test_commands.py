@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from tests.docs.test_pages import follow
+from tests.docs.test_pages import follow, has_own_network, taking_turns
 from tests.support.checkout import ROOT, copy_checkout
 from tests.support.newcomer import read_blocks
 from tests.support.pages import PAGES, find_unknown, is_form, read_commands
@@ -196,9 +196,8 @@ def make_page(folder, lines):
 @pytest.fixture(scope="module", autouse=True)
 def _has_port():
     """In the machine's own network another broker may be where these would be."""
-    enter = "from tests.support.newcomer import enter_own_network as e; raise SystemExit(not e())"
-    if subprocess.run([sys.executable, "-c", enter], cwd=ROOT, check=False).returncode:
-        with socket.socket() as any_socket:
+    if not has_own_network():
+        with taking_turns(), socket.socket() as any_socket:
             if any_socket.connect_ex(("127.0.0.1", 5672)) == 0:
                 pytest.skip("no network of our own can be made, and port 5672 is taken")
 

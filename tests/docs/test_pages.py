@@ -1,9 +1,13 @@
 """What README and quick start tell a newcomer to do works as it is printed, without a broker."""
 
+import contextlib
+import fcntl
+import functools
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,21 @@ from tests.support.timing import TIMEOUT
 NOT_HERE = ("make test",)
 
 
+@functools.cache
+def has_own_network():
+    """Whether the commands of a page have ports to themselves."""
+    enter = "from tests.support.newcomer import enter_own_network as e; raise SystemExit(not e())"
+    return not subprocess.run([sys.executable, "-c", enter], cwd=ROOT, check=False).returncode
+
+
+@contextlib.contextmanager
+def taking_turns():
+    """One page at a time, of all processes of a test run."""
+    with (Path(tempfile.gettempdir()) / "threadko-tests-pages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def follow(page, folder, *skip):
     """Do what a page says in a copy of the repository, and return a line for each block."""
     environment = {
@@ -23,15 +42,16 @@ def follow(page, folder, *skip):
         for name, value in os.environ.items()
         if not name.startswith(("THREADKO_", "AMQP_URI", "VIRTUAL_ENV", "PYTHONPATH", "MAKE", "CO"))
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.newcomer", page, *NOT_HERE, *skip],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=40 * TIMEOUT,
-        check=False,
-    )
+    with contextlib.nullcontext() if has_own_network() else taking_turns():
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.newcomer", page, *NOT_HERE, *skip],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=40 * TIMEOUT,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return re.findall(r"^\d+\.\d s: (.+)$", done.stdout, re.MULTILINE)
 

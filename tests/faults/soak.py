@@ -223,6 +223,7 @@ class Soak:
         for proxy in self._proxies.values():
             for direction in ("up", "down"):
                 proxy.arm(direction, _DISARM, "cut")
+        _wait_until(lambda: all(proxy.connections == 1 for proxy in self._proxies.values()))
         _wait_until(lambda: queue_consumers(self._uri, self._queue) == 2)
         _wait_until(lambda: queue_depth(self._uri, self._queue) == 0)
         held = self._record.held

@@ -97,8 +97,9 @@ def test_publisher_behind_a_hole_is_told_by_its_deadline_and_connects_anew(
 ):
     source = names.service("source")
     config = {**amqp_config, "AMQP_URI": proxy.uri_for(broker_uri), "PUBLISH_TIMEOUT": 1}
-    with event_dispatcher(config=config) as dispatch:
-        dispatch(source, "before", {})
+    patient = event_dispatcher(config={**config, "PUBLISH_TIMEOUT": TIMEOUT})  # same connection
+    with event_dispatcher(config=config) as dispatch, patient:
+        patient(source, "before", {})
         proxy.hole(**SHAPES[shape])
         begun = time.monotonic()
         with pytest.raises(PublishFailed, match="unknown"):
@@ -122,7 +123,7 @@ def test_publisher_behind_a_hole_is_told_by_its_deadline_and_connects_anew(
 def test_publish_without_confirms_is_told_all_the_same_that_it_went_into_a_hole(proxy, broker_uri):
     # There is no way to do without confirms: nothing is lost in silence, whatever is asked for.
     publisher = Publisher(proxy.uri_for(broker_uri), use_confirms=False, timeout=1)
-    publisher.publish("before", routing_key="nobody")
+    publisher.publish("before", routing_key="nobody", timeout=TIMEOUT)
     proxy.hole()
     with pytest.raises(PublishFailed, match="unknown"):
         publisher.publish("during", routing_key="nobody")

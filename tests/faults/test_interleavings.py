@@ -247,7 +247,7 @@ def test_publisher_gets_over_an_answer_that_never_comes(make_broker, make_publis
     link._link.answer_timeout = SOON
     declare = [Exchange("x", "topic")]
     link.publish(b"x", Properties(), exchange="x", declare=declare, timeout=TIMEOUT)
-    assert broker.accepted == 2
+    assert broker.accepted >= 2  # on a busy machine an answer that does come may be too late too
 
 
 def test_client_gets_over_an_answer_that_never_comes(make_broker, make_caller):
@@ -259,7 +259,7 @@ def test_client_gets_over_an_answer_that_never_comes(make_broker, make_caller):
     broker.wait_for(lambda: len(broker.publishes) == 1)
     connection.send(frame.Method(2, spec.Channel.Close(404, "NOT_FOUND", 60, 40)).marshal())
     call()
-    broker.wait_for(lambda: broker.accepted == 2)
+    broker.wait_for(lambda: broker.accepted >= 2)
     broker.wait_for(lambda: len(broker.publishes) >= 2)
 
 
@@ -290,7 +290,7 @@ class Shipping(logging.Handler):
 
     def emit(self, record):
         try:
-            self.publisher.publish(record.getMessage(), routing_key="logs", timeout=SOON)
+            self.publisher.publish(record.getMessage(), routing_key="logs", timeout=TIMEOUT / 10)
         except PublishFailed as error:
             self.errors.append(error)
         except RuntimeError:

@@ -51,8 +51,9 @@ def test_publish_into_a_black_hole_fails_by_its_deadline_and_the_next_one_arrive
     proxy, broker_uri, amqp_config, name, figure
 ):
     config = {**amqp_config, "AMQP_URI": proxy.uri_for(broker_uri), "PUBLISH_TIMEOUT": 1}
-    with event_dispatcher(config=config) as dispatch:
-        dispatch(name, "sold", "before")
+    patient = event_dispatcher(config={**config, "PUBLISH_TIMEOUT": TIMEOUT})  # same connection
+    with event_dispatcher(config=config) as dispatch, patient:
+        patient(name, "sold", "before")
         burnt = proxy.arm("up", 1, "strand")
         begun = time.monotonic()
         with pytest.raises(PublishFailed):
@@ -61,7 +62,7 @@ def test_publish_into_a_black_hole_fails_by_its_deadline_and_the_next_one_arrive
         assert burnt.is_set()
         proxy.wait_for(lambda: proxy.accepted == 2)
         connecting = time.monotonic()
-        dispatch(name, "sold", "after")
+        patient(name, "sold", "after")
     figure(
         "hole-publish",
         f"failed after {failed - begun:.2f} s, next connection {connecting - failed:.2f} s later",

@@ -8,9 +8,10 @@ import pytest
 from tests.rpc.raw import RawService
 from tests.support import amqp
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.exceptions import PublishFailed, ReplyQueueExpiredWithPendingReplies
 from threadko.rpc import ServiceRpc, protocol, rpc
+from threadko.rpc.providers import ReplyListener
 from threadko.runners import run_services
 from threadko.standalone.rpc import ClusterRpcClient
 from threadko.testing.services import entrypoint_hook
@@ -56,10 +57,13 @@ def test_call_fails_when_its_reply_queue_expired_and_the_next_has_a_new_one(
         RawService(broker_uri, rpc_exchange, back) as far,
     ):
         (container,) = runner.containers
+        (listener,) = [each for each in container.subextensions if isinstance(each, ReplyListener)]
         for _ in range(2):
             asking = threading.Thread(target=ask, args=(container,))
             asking.start()
             request = far.take()
+            # One that is not confirmed yet would be sent again, and not fail.
+            wait_until(lambda: not listener.link._unconfirmed)
             proxy.refuse()
             proxy.cut()
             wait_gone(broker_uri, f"rpc.reply-{front}-{request.properties.reply_to}")
@@ -84,7 +88,7 @@ def test_reply_queue_is_consumed_again_while_the_broker_holds_the_dead_connectio
             **amqp_config,
             "AMQP_URI": [first.uri_for(broker_uri), second.uri_for(broker_uri)],
             "PUBLISH_TIMEOUT": TIMEOUT / 8,
-            "HEARTBEAT": 1,
+            "HEARTBEAT": 2,
         }
         with run_services(service_cls, config=amqp_config):
             with ClusterRpcClient(config=config, timeout=TIMEOUT * 2) as client:

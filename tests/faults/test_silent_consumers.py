@@ -78,7 +78,7 @@ def scene(names, amqp_config, broker_uri, proxy):
 
 
 def test_deliveries_that_vanished_come_again_when_the_watchdog_finds_out(scene, broker_uri):
-    container = scene.make(CONSUMER_WATCHDOG=0.3)
+    container = scene.make(CONSUMER_WATCHDOG=TIMEOUT / 20)  # not before the hole is over
     container.start()
     try:
         with recording("threadko.amqp.watchdog") as records:

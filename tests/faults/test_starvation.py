@@ -13,8 +13,8 @@ from threadko.standalone.rpc import ClusterRpcClient
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(8 * TIMEOUT)]
 
-HEARTBEAT = 2
-SPINNERS = 32
+HEARTBEAT = 3
+SPINNERS = 16
 
 
 def test_heartbeats_flow_while_every_worker_computes(name, amqp_config, broker_uri, proxy):

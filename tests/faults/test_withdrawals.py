@@ -93,7 +93,7 @@ def test_service_and_client_restore_what_went_with_their_exchange(
         # The reply finds no exchange. The service makes it again and binds its queue; that the
         # caller's is bound no more it cannot know, and the caller does not learn of it yet.
         with pytest.raises(RpcTimeout):
-            held.result(1)
+            held.result(TIMEOUT / 4)
         delete_exchange(broker_uri, rpc_exchange)
         with pytest.raises(UnknownService):
             client[name].echo("first")
@@ -113,7 +113,7 @@ def test_service_is_bound_again_when_a_reply_finds_no_exchange(
         delete_exchange(broker_uri, rpc_exchange)
         gate.open.set()
         with pytest.raises(RpcTimeout):
-            held.result(1)
+            held.result(TIMEOUT / 4)
         assert held.cancel()
         # Whoever comes now finds everything in its place.
         with ClusterRpcClient(config=amqp_config, timeout=TIMEOUT) as other:

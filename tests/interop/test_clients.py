@@ -4,6 +4,7 @@ import pytest
 
 from tests.interop.conftest import Pair
 from tests.interop.sides import Caller, CallError, Framework, World
+from tests.support.timing import TIMEOUT
 
 pytestmark = pytest.mark.interop
 
@@ -42,8 +43,9 @@ def test_the_callers_time_is_up_when_nobody_answers(
     calling, called = frameworks
     caller: Caller = world.caller(calling)
     with world.run(called) as service:
+        config = {"BROKER_START_TIMEOUT": TIMEOUT}  # it has longer to connect
         with pytest.raises(CallError, match="RpcTimeout") as caught:
-            caller.call(service.name, "hold", ["long"], timeout=0.5)
+            caller.call(service.name, "hold", ["long"], timeout=0.5, config=config)
         service.open_gate()
 
         assert caught.value.path == caller.error("RpcTimeout")

@@ -9,6 +9,7 @@ from tests.conftest import Names
 from tests.interop.sides import THREADKO, CallError, Framework, World, new_name
 from tests.rpc.raw import RawService
 from tests.support.amqp import declare_queue, delete_queue, expect_message
+from tests.support.timing import TIMEOUT
 
 pytestmark = pytest.mark.interop
 
@@ -108,7 +109,8 @@ def test_calls_pass_and_an_absent_service_is_silence_when_a_tap_takes_all_messag
     world: World, frameworks: tuple[Framework, Framework], rpc_exchange: str
 ) -> None:
     calling, called = frameworks
-    caller, config = world.caller(calling), {"rpc_exchange": rpc_exchange}
+    caller = world.caller(calling)
+    config = {"rpc_exchange": rpc_exchange, "BROKER_START_TIMEOUT": TIMEOUT}
     with world.run(called, config=config) as service:
         tap = declare_queue(world.uri, new_name(), exchange=rpc_exchange, routing_key="#")
         try:

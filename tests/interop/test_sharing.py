@@ -16,6 +16,8 @@ from tests.interop.sides import (
     Service,
     World,
 )
+from tests.support.amqp import queue_consumers
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.interop
 
@@ -62,6 +64,7 @@ def test_each_request_is_executed_once_by_one_of_them_when_both_serve_its_queue(
     numbers = list(range(40))
 
     with world.run(order[1], name) as second:
+        wait_until(lambda: queue_consumers(world.uri, f"rpc-{name}") == 2)
         caller.begin(name, "record", [((number,), {}) for number in numbers])
         answers = caller.end()
         by_first, by_second = first.executed, second.executed
@@ -80,6 +83,7 @@ def test_the_other_goes_on_alone_when_one_stops_and_shares_again_when_it_is_back
         first.stop()
         alone = {caller.call(name, "record", [number]) for number in range(4)}
         first.start()
+        wait_until(lambda: queue_consumers(world.uri, f"rpc-{name}") == 2)
         caller.begin(name, "record", [((number,), {}) for number in range(40)])
         together = set(caller.end())
         second.stop()

@@ -208,7 +208,7 @@ def test_failed_message_is_gone_when_nothing_else_is_asked_for(
     serve, send, heard, broker_uri, queue_name, caplog
 ):
     heard.outcomes.put(LookupError("of the method"))
-    container = serve()
+    container = serve(config={"max_workers": 1})
     send(1)
     send(2)
     assert [heard.take(), heard.take()] == [1, 2]
@@ -727,7 +727,7 @@ def test_error_of_any_kind_is_the_end_of_its_message_alone(
     serve, send, heard, broker_uri, queue_name, error
 ):
     heard.outcomes.put(error)
-    container = serve(dead_letter=True)
+    container = serve(dead_letter=True, config={"max_workers": 1})
     send("bad")
     send("good")
     assert {heard.take(), heard.take()} == {"bad", "good"}
@@ -767,6 +767,6 @@ def test_cut_while_a_failed_message_is_moved_loses_nothing(
                 proxy.cut()
         dead = set()
         while len(dead) < 200:
-            dead.add(dead_message(broker_uri, queue_name)[1])
+            dead.add(wait_dead(broker_uri, queue_name).body)
         container.stop()
     assert dead == {str(number).encode() for number in range(200)}

@@ -42,7 +42,7 @@ def test_options_are_sent_with_each_request(
         headers={"x-shop": "1", "nameko.language": "de"},
         priority=4,
         delivery_mode=1,
-        expiration=2.5,
+        expiration=12.5,
         app_id="shop",
         type="order",
     )
@@ -54,13 +54,13 @@ def test_options_are_sent_with_each_request(
         assert properties.headers["nameko.language"] == "en"  # the context wins
         assert (properties.priority, properties.delivery_mode) == (4, 1)
         assert (properties.app_id, properties.type) == ("shop", "order")
-        assert properties.expiration == "2500"
+        assert properties.expiration == "12500"
         service.reply(request, "done")
         assert call.result() == "done"
 
 
 @pytest.mark.parametrize(
-    ("timeout", "expiration", "sent"), [(1, 5, "1000"), (5, 1, "1000"), (None, 1, "1000")]
+    ("timeout", "expiration", "sent"), [(50, 90, "50000"), (90, 50, "50000"), (None, 50, "50000")]
 )
 def test_request_expires_with_the_smaller_of_both_limits(
     service: RawService,

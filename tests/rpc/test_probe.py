@@ -1,7 +1,8 @@
 """What a time-out says of a service that nobody runs."""
 
 import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -9,11 +10,19 @@ from tests.rpc.raw import RawService
 from tests.support.amqp import delete_queue
 from tests.support.timing import TIMEOUT
 from threadko.exceptions import RpcTimeout
-from threadko.rpc import rpc
+from threadko.rpc import probe, replies, rpc
 from threadko.runners import run_services
 from threadko.standalone.rpc import ClusterRpcClient
 
-SHORT = 0.5
+SHORT, LONG = 1.5, 4.0
+
+
+@pytest.fixture(autouse=True)
+def _asks_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy broker takes longer to answer than it would be given."""
+    monkeypatch.setattr(replies, "_PROBE_SECONDS", TIMEOUT)
+    monkeypatch.setattr(replies, "_PROBE_SHARE", 0.6)
+    monkeypatch.setattr(probe, "_FRESH_SECONDS", TIMEOUT)
 
 
 @pytest.fixture
@@ -51,8 +60,8 @@ def test_timeout_says_that_the_queue_is_gone(
         RawService(broker_uri, rpc_exchange, first) as service,
         RawService(broker_uri, rpc_exchange, second),
     ):
-        gone = client[first].method.with_timeout(SHORT).call_async()
-        lonely = client[second].method.with_timeout(SHORT).call_async()
+        gone = client[first].method.with_timeout(LONG).call_async()
+        lonely = client[second].method.with_timeout(LONG).call_async()
         service.take()
         delete_queue(broker_uri, service.queue)
         with pytest.raises(RpcTimeout, match="its queue does not exist any more"):
@@ -82,3 +91,33 @@ def test_timeout_says_no_more_where_the_service_is_merely_slow(
         assert time_out(client, Service.name, "hold").endswith(f"within {SHORT} s")
         released.set()
         assert client[Service.name].echo(1) == 1
+
+
+class OpenConnection:
+    """Notes what is asked for, and answers nothing."""
+
+    is_open = True
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+
+    def open_channel(self, number: int, *args: Any, **kwargs: Any) -> None:
+        self.opened.append(number)
+
+
+@pytest.mark.parametrize(("age", "asks_again"), [(0.4, False), (0.6, True)])
+def test_answer_that_will_be_too_old_when_the_call_times_out_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, age: float, asks_again: bool
+) -> None:
+    monkeypatch.setattr(probe, "_FRESH_SECONDS", 1.0)
+    now = [100.0]
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    connection = OpenConnection()
+    asking = probe.Probe(cast(Any, SimpleNamespace(connection=connection)), 4)
+    asking._asked = "shop"
+    asking._note("; no consumer is on queue rpc-shop")
+    now[0] += age
+    asking.ask("shop")
+    assert connection.opened == ([4] if asks_again else [])
+    now[0] += 0.5  # the most that there is between question and time-out
+    assert bool(asking.describe("shop")) == (not asks_again)

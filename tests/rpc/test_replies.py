@@ -7,7 +7,7 @@ from pika.exceptions import UnroutableError
 from tests.rpc.raw import RawService
 from tests.support.amqp import delete_queue, has_queue, open_channel, publish, queue_depth
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.amqp.parameters import BrokerParameters
 from threadko.concurrency.deadline import Deadline
 from threadko.exceptions import (
@@ -323,12 +323,12 @@ def test_call_fails_and_the_link_is_made_anew_when_no_confirm_comes(
     answered = False
     while not answered:  # the reconnect may take longer than a call may wait for its confirm
         sent = call(link, "after", timeout=TIMEOUT)
-        try:
-            service.reply(service.take(1), "back")
-        except TimeoutError:
-            sent.cancel()
-            continue
-        answered = sent.result(TIMEOUT) == "back"
+        with contextlib.suppress(TimeoutError, PublishFailed):
+            while (request := service.take(1)).properties.correlation_id != sent.correlation_id:
+                pass
+            service.reply(request, "back")
+            answered = sent.result(TIMEOUT) == "back"
+        sent.cancel()
 
 
 def test_call_fails_when_it_cannot_be_sent_in_time(make, proxy, broker_uri):
@@ -358,6 +358,7 @@ def test_calls_that_wait_fail_when_the_reply_queue_is_gone_after_a_reconnect(
     link = make(proxy.uri_for(broker_uri))
     sent = call(link)
     service.take()
+    wait_until(lambda: not link._unconfirmed)  # or it would be sent again, and not fail
     proxy.refuse()
     proxy.cut()
     unsent = call(link, "unsent")

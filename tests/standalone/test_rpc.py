@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.amqp import declare_queue
 from tests.support.proxy import Proxy
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.configuration import config as global_config
 from threadko.exceptions import (
     BrokerRefused,
@@ -158,8 +158,12 @@ def test_call_is_refused_when_the_client_is_not_started(silent, amqp_config):
 
 @pytest.mark.parametrize("where", ["client", "configuration", "method"])
 def test_call_times_out_when_nobody_answers(silent, amqp_config, where):
-    short = TIMEOUT / 20  # to connect in, too
-    config = {**amqp_config, "RPC_TIMEOUT": short if where == "configuration" else 500}
+    short = TIMEOUT / 20
+    config = {
+        **amqp_config,
+        "BROKER_START_TIMEOUT": TIMEOUT,
+        "RPC_TIMEOUT": short if where == "configuration" else 500,
+    }
     rpc_client = ClusterRpcClient(config=config, timeout=short if where == "client" else None)
     with rpc_client as client:
         method = client[silent].method
@@ -206,6 +210,7 @@ def test_start_fails_when_the_broker_is_not_there_in_time(amqp_config, broker_ur
     with pytest.raises(BrokerUnavailable):
         rpc_client.start()
     proxy.accept()
+    rpc_client._start_timeout = TIMEOUT
     rpc_client.start()
     rpc_client.stop()
 
@@ -223,16 +228,15 @@ def test_start_that_waits_ends_when_another_thread_stops_the_client(amqp_config,
 def test_call_fails_as_stopped_when_the_start_that_it_relied_on_fails(
     amqp_config, broker_uri, proxy, silent
 ):
-    rpc_client = ClusterRpcClient(
-        config={**amqp_config, "BROKER_START_TIMEOUT": 0.3}, uri=proxy.uri_for(broker_uri)
-    )
+    rpc_client = ClusterRpcClient(config=amqp_config, uri=proxy.uri_for(broker_uri))
     client = rpc_client.start()
     rpc_client.stop()
     proxy.refuse()
+    rpc_client._start_timeout = 1.0
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         starting = pool.submit(rpc_client.start)
         call = None
-        while call is None:
+        while call is None and not starting.done():
             with contextlib.suppress(RuntimeError, ContainerStopped):
                 call = client[silent].method.call_async()
         assert isinstance(starting.exception(TIMEOUT), BrokerUnavailable)
@@ -292,9 +296,15 @@ def list_threads():
     return {each for each in threading.enumerate() if "standalone" in each.name}
 
 
-def forget(known):
+def forget(known, told):
+    """Know them no more; the connection's thread may do for a moment longer."""
     known.clear()
-    gc.collect()
+
+    def is_told():
+        gc.collect()
+        return len(told) > 0
+
+    wait_until(is_told)
 
 
 @pytest.mark.usefixtures("service")
@@ -343,8 +353,9 @@ def test_two_threads_may_make_the_first_call_of_a_forked_client(amqp_config, nam
 def test_client_that_is_forgotten_is_stopped_and_warned_of(amqp_config):
     before = list_threads()
     known = [ClusterRpcClient(config=amqp_config).start()]
-    with pytest.warns(ResourceWarning, match=r"ClusterRpcClient was forgotten without stop\(\)"):
-        forget(known)
+    match = r"ClusterRpcClient was forgotten without stop\(\)"
+    with pytest.warns(ResourceWarning, match=match) as told:
+        forget(known, told)
     for thread in list_threads() - before:
         thread.join(TIMEOUT)
     assert list_threads() <= before
@@ -355,8 +366,8 @@ def test_client_is_not_forgotten_while_a_call_of_its_is_known(name, amqp_config)
     known = [ClusterRpcClient(config=amqp_config).start()[name].echo.call_async("late")]
     gc.collect()
     assert known[0].result(TIMEOUT) == "late"
-    with pytest.warns(ResourceWarning):
-        forget(known)
+    with pytest.warns(ResourceWarning) as told:
+        forget(known, told)
 
 
 def test_client_that_was_stopped_or_never_started_is_forgotten_without_a_word(amqp_config):

@@ -78,7 +78,7 @@ def test_ten_calls_that_sleep_take_about_as_long_as_one(name, amqp_config, clien
     class Service:
         @rpc
         def doze(self):
-            threading.Event().wait(0.3)
+            threading.Event().wait(1.0)
 
     Service.name = name
     with run_services(Service, config=amqp_config):
@@ -86,9 +86,9 @@ def test_ten_calls_that_sleep_take_about_as_long_as_one(name, amqp_config, clien
         for call in [client[name].doze.call_async() for _ in range(10)]:
             call.result()
         seconds = time.monotonic() - begun
-    record_property("ten calls of 300 ms, together, in ms", round(seconds * 1000))
-    print(f"ten calls of 300 ms took {seconds * 1000:.0f} ms together")  # noqa: T201 - the figure
-    assert seconds < 3.0, "one after the other"
+    record_property("ten calls of 1 s, together, in ms", round(seconds * 1000))
+    print(f"ten calls of 1 s took {seconds * 1000:.0f} ms together")  # noqa: T201 - the figure
+    assert seconds < 9.0, "one after the other"
 
 
 def test_calls_that_run_are_answered_when_the_container_stops(
@@ -188,6 +188,8 @@ def test_calls_are_answered_while_both_sides_lose_their_connections(
         for thread in threads:
             thread.join(TIMEOUT * 3)
         assert wrong == []
+        # What came twice has begun by now, and will be acknowledged before the end.
+        assert client[name].echo("last") == "last"
         assert rpc_client.pending == 0
     assert queue_depth(broker_uri, f"rpc-{name}") == 0
 

@@ -9,7 +9,6 @@ import pytest
 from tests.stories.process import Process
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
-from threadko.standalone.rpc import ClusterRpcClient
 
 SERVICE = """
 import pdb
@@ -96,12 +95,11 @@ def test_worker_is_stopped_looked_at_changed_and_let_go(
 
 
 def test_caller_with_a_timeout_does_not_wait_for_a_debugger(
-    run: Callable[..., Process], name: str, amqp_config: dict[str, Any]
+    run: Callable[..., Process], name: str, client: Any
 ) -> None:
     process = run(SERVICE.format(name=name, stop="breakpoint()"))
     process.wait_for("runs", "stderr")
-    with ClusterRpcClient(config=amqp_config, timeout=0.2) as client:
-        with pytest.raises(TimeoutError):
-            client[name].halve(2)
+    with pytest.raises(TimeoutError):
+        client[name].halve.with_timeout(1.0)(2)
     wait_stopped(process, "breakpoint()")
     process.tell("continue")

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import IS_CI
 from tests.support.amqp import queue_depth
 from tests.support.pythons import PYTHONS, why_not
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from threadko.containers import Observer, ServiceContainer
 from threadko.rpc import ServiceRpc, rpc
 from threadko.runners import run_services
@@ -138,7 +138,7 @@ def test_program_ends_with_its_own_code_while_workers_hang(
     assert ended.returncode == code, ended.stderr
     assert said in ended.stderr
     assert "Fatal" not in ended.stderr
-    assert queue_depth(broker_uri, f"rpc-{name}") == 2  # nothing was acknowledged
+    wait_until(lambda: queue_depth(broker_uri, f"rpc-{name}") == 2, "nothing was acknowledged")
 
 
 @pytest.mark.parametrize("hang", [key for key in HANGS if key != "in an event"])
@@ -153,7 +153,7 @@ def test_program_ends_however_a_worker_hangs(hang, tmp_path, broker_uri, rpc_exc
         end="raise ValueError('main thread')",
     )
     assert ended.returncode == 1, ended.stderr
-    assert queue_depth(broker_uri, f"rpc-{name}") == 2
+    wait_until(lambda: queue_depth(broker_uri, f"rpc-{name}") == 2, "nothing was acknowledged")
 
 
 def test_program_ends_though_a_thread_of_its_own_started_the_container(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stories.process import Process
 from tests.support.amqp import expect_message, queue_depth
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 
 SERVICE = """
 import sys
@@ -152,7 +152,7 @@ def test_worker_that_hangs_is_left_and_its_request_goes_back(run, name, broker_u
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 4, process
     assert any("released.wait()" in line for line in process.stderr), process
-    assert queue_depth(broker_uri, f"rpc-{name}") == 1
+    wait_until(lambda: queue_depth(broker_uri, f"rpc-{name}") == 1)
     assert raw_caller.left() is None
 
 
@@ -165,7 +165,7 @@ def test_second_signal_ends_the_grace_and_loses_nothing(run, name, broker_uri, r
     process.wait_for("stopping", "stderr")
     process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
-    assert queue_depth(broker_uri, f"rpc-{name}") == 1
+    wait_until(lambda: queue_depth(broker_uri, f"rpc-{name}") == 1)
     assert raw_caller.left() is None
 
 
@@ -216,7 +216,7 @@ def test_second_signal_ends_a_stop_that_hangs(run, name, hook):
 
 @pytest.mark.parametrize("hook", ["cancel", "stop"])
 def test_stop_that_hangs_ends_by_its_deadline_with_a_code_of_its_own(run, name, hook):
-    process = run(DEAF.format(name=name, hook=hook), SHUTDOWN_TIMEOUT=0.2)
+    process = run(DEAF.format(name=name, hook=hook), SHUTDOWN_TIMEOUT=1)
     process.wait_for("services ready", "stderr")
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 4, process
@@ -240,7 +240,8 @@ def test_second_signal_ends_a_start_that_waits_for_its_broker(run, name, proxy, 
     process.wait_for("cannot connect", "stderr")
     for _ in range(3):
         process.send_signal(signal.SIGINT)
-    assert process.wait() in (0, 130), process
+    # The last may come when all is done and the interpreter ends.
+    assert process.wait() in (0, 130, -signal.SIGINT), process
 
 
 def test_start_that_waits_for_its_broker_ends_when_it_is_stopped(run, name, proxy, broker_uri):

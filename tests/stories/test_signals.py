@@ -115,8 +115,9 @@ def test_any_number_of_signals_ends_a_start_without_a_broker(run, name, proxy, b
     for _ in range(3):
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-    # How many are heard before the first has done its work is not ours to say.
-    assert process.wait() in (0, 130), process
+    # How many are heard before the first has done its work is not ours to say; the last may come
+    # when all is done and the interpreter ends.
+    assert process.wait() in (0, 130, -signal.SIGTERM, -signal.SIGINT), process
     assert time.monotonic() - begun < AT_ONCE
     assert not any("Traceback" in line for line in process.stderr), process
 
@@ -153,7 +154,7 @@ def test_second_signal_ends_a_service_that_waits_for_its_workers(run, name, clie
 
 
 def test_first_signal_ends_a_service_whose_stop_hangs_by_the_deadline(run, name):
-    process = run(source(name, stop=HANG), SHUTDOWN_TIMEOUT=0.2)
+    process = run(source(name, stop=HANG), SHUTDOWN_TIMEOUT=1)
     process.wait_for("services ready", "stderr")
     process.send_signal(signal.SIGTERM)
     process.wait_for("hangs")

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.support.broker import find_free_ports
 from tests.support.proxy import Proxy
 from tests.support.timing import TIMEOUT
 
@@ -195,9 +196,9 @@ def test_refuse_turns_new_connections_away_until_accept(proxy, connect):
     proxy.wait_for(lambda: proxy.connections == 2)
 
 
-def test_client_is_closed_when_the_target_is_not_there(target):
-    target.close()
-    with Proxy("127.0.0.1", target.port) as proxy:
+def test_client_is_closed_when_the_target_is_not_there():
+    [port] = find_free_ports(1)  # no port that the proxy itself may get
+    with Proxy("127.0.0.1", port) as proxy:
         client = socket.create_connection((proxy.host, proxy.port), TIMEOUT)
         with contextlib.closing(client):
             assert client.recv(1) == b""

@@ -26,8 +26,8 @@ CASES = """
 
 
     class Front:
-        name = "front"
-        back = ServiceRpc("back")
+        name = "case_front"
+        back = ServiceRpc("case_back")
         dispatch = EventDispatcher()
 
         @rpc
@@ -37,13 +37,13 @@ CASES = """
 
 
     class Back:
-        name = "back"
+        name = "case_back"
 
         @rpc
         def double(self, value):
             return 2 * value
 
-        @event_handler("front", "called")
+        @event_handler("case_front", "called")
         def on_called(self, value):
             return value
 
@@ -156,7 +156,7 @@ def test_cases_pass_on_a_broker_that_is_named(run_cases, broker_uri, monkeypatch
     monkeypatch.setenv("CASES_URI", broker_uri)
     done = run_cases(CASES)
     assert done.stderr.endswith("OK\n"), done.stderr
-    assert not amqp.has_queue(broker_uri, "rpc-front")
+    assert not amqp.has_queue(broker_uri, "rpc-case_front")
 
 
 def test_cases_pass_on_a_rabbitmq_with_its_management_api(run_cases, node, api_uri, monkeypatch):
@@ -184,7 +184,7 @@ FAILING = """
 
     class Cases(ServiceTestCase):
         def test_hung(self):
-            self.fire(self.start(Service), "hang", timeout=0.2)
+            self.fire(self.start(Service), "hang", timeout=2)
 
         def test_left(self):
             ServiceContainer(Service, config={}).start()
@@ -200,7 +200,7 @@ FAILING = """
 
 def test_failing_cases_tell_their_story_and_hang_nothing(run_cases):
     done = run_cases(FAILING)
-    assert "EntrypointWaiterTimeout: Timeout on service.hang after 0.2 seconds" in done.stderr
+    assert "EntrypointWaiterTimeout: Timeout on service.hang after 2 seconds" in done.stderr
     assert "thread threadko-service-worker" in done.stderr
     assert "LeftoverWarning: the test has left behind:" in done.stderr
     assert "* the container of service 'service'" in done.stderr

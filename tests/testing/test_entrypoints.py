@@ -107,7 +107,7 @@ class TestHook:
         assert sorted(results) == list(range(10))
 
     def test_timeout_tells_where_the_worker_is_and_what_else_fired(self, container, gate):
-        with entrypoint_hook(container, "method", timeout=TIMEOUT / 20) as method:
+        with entrypoint_hook(container, "method", timeout=TIMEOUT / 8) as method:
             with entrypoint_hook(container, "other") as other:
                 slow = in_thread(lambda: method(gate.hold))
                 gate.wait_reached()
@@ -115,7 +115,7 @@ class TestHook:
             error = slow.finish()
         assert isinstance(error, EntrypointWaiterTimeout)
         text = str(error)
-        assert text.startswith(f"Timeout on service.method after {TIMEOUT / 20} seconds; ")
+        assert text.startswith(f"Timeout on service.method after {TIMEOUT / 8} seconds; ")
         assert "meanwhile fired: other -> 'meanwhile'" in text
         assert "method still runs, at:" in text
         assert "in hold" in text

@@ -396,7 +396,7 @@ class Service:
 def test_hook(container_factory, rabbit_config):
     container = container_factory(Service)
     container.start()
-    with entrypoint_hook(container, "hang", timeout=0.2) as hang:
+    with entrypoint_hook(container, "hang", timeout=2) as hang:
         hang()
 
 
@@ -414,7 +414,7 @@ def test_hung_worker_cannot_hang_the_run_and_is_named(run_tests):
     result.assert_outcomes(failed=2, warnings=1)
     result.stdout.fnmatch_lines(
         [
-            "*EntrypointWaiterTimeout: Timeout on service.hang after 0.2 seconds; nothing fired*",
+            "*EntrypointWaiterTimeout: Timeout on service.hang after 2 seconds; nothing fired*",
             "*and hang still runs, at:",
             "*threading.Event().wait()*",
             "*EntrypointWaiterTimeout: Timeout on service.hang after 0.2 s*fired: work -> 'done'",

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
+from tests.support.broker import find_free_ports
 from tests.support.timing import TIMEOUT
 from threadko.exceptions import RemoteError
-from threadko.testing.utils import find_free_port
 from threadko.testing.waiting import WaitTimeout
 from threadko.testing.websocket import SocketClosed, make_virtual_socket, open_sockets
 from threadko.web.websocket import WebSocketHubProvider, rpc
@@ -38,7 +38,7 @@ class Service:
 
 @pytest.fixture
 def port():
-    return find_free_port()
+    return find_free_ports(1)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_service_that_is_killed_ends_the_waits(container, socket):
 
 
 def test_address_without_a_service_is_an_error_with_its_cause():
-    with open_sockets("127.0.0.1", find_free_port()) as open_socket:
+    with open_sockets("127.0.0.1", find_free_ports(1)[0]) as open_socket:
         with pytest.raises(SocketClosed, match="refused") as raised:
             open_socket()
     assert isinstance(raised.value.__cause__, OSError)

@@ -6,8 +6,9 @@ import threading
 import pytest
 import requests
 
-from tests.support.timing import TIMEOUT
+from tests.support.timing import TIMEOUT, wait_until
 from tests.web.client import ask
+from tests.web.conftest import find_server
 from tests.web.services import url
 from threadko.web.handlers import http
 
@@ -40,6 +41,7 @@ class Stream:
 
 
 def test_client_that_leaves_closes_the_stream(serve, connect, caplog):
+    Stream.began.clear()
     Stream.closed.clear()
     _, address = serve(Stream, max_workers=1)
     client = connect(address)
@@ -53,12 +55,13 @@ def test_client_that_leaves_closes_the_stream(serve, connect, caplog):
 
 
 def test_client_that_does_not_read_holds_no_worker(serve, connect):
-    _, address = serve(Stream, max_workers=1, HTTP_REQUEST_TIMEOUT=2.0)
+    container, address = serve(Stream, max_workers=1, HTTP_REQUEST_TIMEOUT=2.0)
     client = connect(address)
     client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
     assert requests.get(url(address, "/fine"), timeout=TIMEOUT).text == "fine"
     # It is cut off: far less than all has come, and then the end.
-    threading.Event().wait(2.5)
+    listener = find_server(container)._shared.listener
+    wait_until(lambda: not listener.connections, "it is not cut off")
     assert len(client.read_to_end()) < 50_000_000
 
 

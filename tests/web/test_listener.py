@@ -29,7 +29,7 @@ from threadko.web.parser import Limits
 
 
 def test_silent_connections_hold_no_thread_and_are_closed(serve, connect):
-    _, address = serve(Echo, max_workers=1, HTTP_WAITERS=1, HTTP_IDLE_TIMEOUT=1.0)
+    _, address = serve(Echo, max_workers=1, HTTP_WAITERS=1, HTTP_IDLE_TIMEOUT=TIMEOUT / 8)
     silent = [connect(address) for _ in range(50)]
     assert requests.get(url(address), timeout=TIMEOUT).status_code == 200
     for client in silent:
@@ -100,7 +100,7 @@ def test_full_pool_says_503_and_serves_again(serve):
             gate.hold()
             return "done"
 
-    _, address = serve(Slow, max_workers=1, HTTP_WAITERS=2, HTTP_QUEUE_TIMEOUT=0.3)
+    _, address = serve(Slow, max_workers=1, HTTP_WAITERS=2, HTTP_QUEUE_TIMEOUT=TIMEOUT / 20)
     answers = []
     first = threading.Thread(
         target=lambda: answers.append(requests.get(url(address, "/slow"), timeout=TIMEOUT))
@@ -232,7 +232,7 @@ def listener(gate):
 
 def connect_to(listener, connect, count):
     clients = [connect(listener.door.address) for _ in range(count)]
-    while listener.connections < count:
+    while len(listener.waiting_connections()) < count:  # it is counted a moment before it waits
         threading.Event().wait(0.001)
     return clients
 
@@ -252,7 +252,10 @@ def test_clients_that_say_nothing_are_left_when_the_door_closes(listener, connec
     assert not listener.connections
 
 
-def test_request_in_two_pieces_is_answered_when_the_door_closes_in_between(listener, connect):
+def test_request_in_two_pieces_is_answered_when_the_door_closes_in_between(
+    listener, connect, monkeypatch
+):
+    monkeypatch.setattr("threadko.web.connection.NEW_SECONDS", TIMEOUT)
     [client] = connect_to(listener, connect, 1)
     [connection] = listener.waiting_connections()
     communicate, half = connection.communicate, threading.Event()
@@ -265,7 +268,7 @@ def test_request_in_two_pieces_is_answered_when_the_door_closes_in_between(liste
     connection.communicate = tell_of_the_first_piece
     head = b"POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
     with listener.closing.calling(lambda: client.send(head)):
-        closing = in_thread(partial(listener.close_door, Deadline(TIMEOUT)))
+        closing = in_thread(partial(listener.close_door, Deadline(TIMEOUT), TIMEOUT))
         assert half.wait(TIMEOUT)
         client.send(b"hello")
         assert client.read_to_end().startswith(b"HTTP/1.1 200 ")

@@ -12,6 +12,7 @@ import requests
 from werkzeug.test import create_environ, run_wsgi_app
 
 from tests.containers.dummies import Gate, in_thread
+from tests.support.broker import find_free_ports
 from tests.support.timing import TIMEOUT
 from tests.web.client import ask
 from tests.web.conftest import find_server
@@ -45,8 +46,7 @@ def get(address, path):
 
 @pytest.fixture
 def free_address():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    return f"127.0.0.1:{find_free_ports(1)[0]}"
 
 
 @pytest.mark.parametrize("first_stops", [0, 1])
@@ -115,8 +115,11 @@ def test_taken_address_is_one_line(serve):
             serve(One, WEB_SERVER_ADDRESS=address)
 
 
-@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_ipv6(serve):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6: switch it on to run this")
     _, address = serve(One, WEB_SERVER_ADDRESS="[::1]:0")
     assert str(address).startswith("[::1]:")
     assert get(address, "/one").text == "one"

@@ -254,13 +254,23 @@ def test_frames_of_many_threads_do_not_mix(rig):
     )
 
 
-def test_silent_client_is_pinged_then_cut_off():
-    rig = Rig(ping_seconds=0.1)
+def test_silent_client_is_pinged_then_cut_off(rig):
     websocket, client = rig.open()
+    websocket.look(websocket.heard + TIMEOUT, TIMEOUT)
     assert read_frame(client) == (9, b"")
     client.sendall(frame(b"", opcode=10))
+    wait_until(lambda: not websocket.pinged)
+    heard = websocket.heard
+    websocket.look(heard + TIMEOUT, TIMEOUT)
     assert read_frame(client) == (9, b"")
+    websocket.look(heard + 2 * TIMEOUT, TIMEOUT)
     assert read_frame(client) is None
+    assert rig.ended.get(timeout=TIMEOUT) is websocket
+
+
+def test_loop_looks_at_its_sockets_by_itself():
+    rig = Rig(ping_seconds=0.1)
+    websocket, client = rig.open()
     assert rig.ended.get(timeout=TIMEOUT) is websocket
     rig.loop.abort_all()
     client.close()
@@ -287,12 +297,19 @@ def test_stop_says_good_bye_and_does_not_wait_for_the_deaf():
     rig = Rig()
     _, client = rig.open()
     rig.open()  # deaf: it never answers
-    rig.loop.close_all(Deadline(0.3))
+    rig.loop.close_all(Deadline(TIMEOUT / 10))
     opcode, payload = read_frame(client)
     assert (opcode, payload[:2]) == (8, struct.pack(">H", 1001))
     assert {rig.ended.get(timeout=TIMEOUT).socket_id for _ in range(2)} == {"id1", "id2"}
     for client in rig.clients:
         client.close()
+
+
+def test_good_bye_is_said_even_if_the_thread_comes_too_late(rig):
+    _, client = rig.open()
+    rig.loop.close_all(Deadline(0))
+    opcode, payload = read_frame(client)
+    assert (opcode, payload[:2]) == (8, struct.pack(">H", 1001))
 
 
 @pytest.mark.parametrize("is_graceful", [True, False])
@@ -365,6 +382,7 @@ def test_pings_whose_answers_are_not_read_are_no_way_to_fill_memory(rig, caplog)
 
 def test_flood_is_read_a_chunk_at_a_time():
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         client = socket.create_connection(server.getsockname(), TIMEOUT)
         ours, _ = server.accept()
     with client, ours:

@@ -271,7 +271,7 @@ def test_socket_that_is_gone_is_forgotten(chat):
     while requests.get(f"http://{chat.address}/count", timeout=TIMEOUT).text != "0":
         pass
     hub = chat.container.dependencies[0].hub
-    assert hub.subscriptions == {}
+    wait_until(lambda: hub.subscriptions == {})
     with pytest.raises(ConnectionNotFound):
         hub.subscribe(client.id, "a")
 

@@ -31,8 +31,8 @@ class WorkerPool(ThreadPoolExecutor):
         super().__init__(max_workers, thread_name_prefix=name)
         self._name = name
 
-    def start(self, serve: Callable[[], None]) -> None:
-        """Run ``serve`` on each thread of the pool; returns when all threads run.
+    def start(self, serve: Callable[[Callable[[], object]], None]) -> None:
+        """Run ``serve`` on each thread of the pool; returns when all have called what it is given.
 
         Raises:
             RuntimeError: the system has not so many threads; the pool is shut down then, and
@@ -54,18 +54,14 @@ class WorkerPool(ThreadPoolExecutor):
             self.shutdown()
             raise RuntimeError(f"cannot start {self._max_workers} threads: {errors[0]}")
 
-    def _create_threads(self, serve: Callable[[], None]) -> None:
+    def _create_threads(self, serve: Callable[[Callable[[], object]], None]) -> None:
         deadline = Deadline(_START_SECONDS)
         arrivals = threading.Semaphore(0)
-
-        def begin() -> None:
-            arrivals.release()
-            serve()
 
         try:
             # None of them is idle, so each submission creates a thread.
             for _ in range(self._max_workers):
-                self.submit(begin)
+                self.submit(serve, arrivals.release)
             for _ in range(self._max_workers):
                 arrivals.acquire(timeout=deadline.remaining())
         finally:

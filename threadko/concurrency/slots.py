@@ -104,11 +104,15 @@ class Slots:
             self._idle.wait_for(lambda: self._killed or not self._busy, deadline.remaining())
             return not self._busy and not self._killed
 
-    def serve(self) -> None:
-        """Run jobs in this thread, until it is dismissed."""
+    def serve(self, arrived: Callable[[], object] = lambda: None) -> None:
+        """Run jobs in this thread, until it is dismissed; `arrived` is called when it may get one.
+
+        Whoever waits for that finds as many free slots as there are threads.
+        """
         seat = _Seat()
         with self._lock:
             self._sit(seat)
+        arrived()
         while True:
             job = seat.wait()
             if job is None:

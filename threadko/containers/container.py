@@ -293,6 +293,7 @@ class ServiceContainer:
         # Somebody else has killed all but what was inside a hook of this thread.
         self._hooks.run_kill()
         self._died.wait(_KILL_SECONDS)
+        spare_at_exit(self)  # it may have died before this start wanted it to be killed
         raise self._error or self._life.refusal() from (None if error is self._error else error)
 
     # Stopping
@@ -310,6 +311,16 @@ class ServiceContainer:
         if self._process.is_foreign:
             return
         deadline = Deadline(self._shutdown_timeout if timeout is None else timeout)
+        errors: list[BaseException] = []
+        try:
+            self._begin_stop(deadline, errors)
+        except BaseException:
+            self.kill()  # this stop was interrupted, and nobody else would end it
+            raise
+        if errors:
+            raise errors[0]
+
+    def _begin_stop(self, deadline: Deadline, errors: list[BaseException]) -> None:
         previous = self._life.take(Step.STOP)
         self.stopping.set()
         if previous is State.NEW:
@@ -322,7 +333,7 @@ class ServiceContainer:
             name = thread_name(self.service_name, "stop")
             run_in_thread(partial(self._stop_alone, previous, deadline), name)
         else:
-            self._carry_out_stop(previous, deadline)
+            self._carry_out_stop(previous, deadline, errors)
 
     def stop_within(self, timeout: float | None) -> None:
         """Call `stop()`, a subclass's too, with this in place of SHUTDOWN_TIMEOUT."""
@@ -331,32 +342,35 @@ class ServiceContainer:
         self.stop()
 
     def _stop_alone(self, previous: State | None, deadline: Deadline) -> None:
-        try:
-            self._carry_out_stop(previous, deadline)
-        except BaseException:
-            _log.exception("service %s did not stop cleanly", self.service_name)
-
-    def _carry_out_stop(self, previous: State | None, deadline: Deadline) -> None:
-        """Stop what was in the state `previous`, or wait for whoever has that to do."""
         errors: list[BaseException] = []
         try:
-            limit = deadline.remaining()
-            if previous in (State.PREPARED, State.RUNNING):
-                name = thread_name(self.service_name, "shutdown")
-                run_in_thread(partial(self._shut_down, deadline, errors), name)
-                limit = None if limit is None else limit + _LATE_SECONDS
-            if not self._over.wait(limit):
-                # A hook that hangs, of this stop or of another, or of a start that does not listen.
-                log_safely(
-                    _log, logging.ERROR, "service %s does not stop in time", self.service_name
-                )
-                self._hooks.log_stacks()
-                self.kill()
+            self._carry_out_stop(previous, deadline, errors)
+            if errors:
+                raise errors[0]
         except BaseException:
-            self.kill()  # this wait was interrupted, and nobody else would end it
-            raise
-        if errors:
-            raise errors[0]
+            self.kill()  # does nothing to what has ended
+            _log.exception("service %s did not stop cleanly", self.service_name)
+
+    def _carry_out_stop(
+        self, previous: State | None, deadline: Deadline, errors: list[BaseException]
+    ) -> None:
+        """Stop what was in the state `previous`, or wait for whoever has that to do.
+
+        `errors` get what its hooks raise.
+        """
+        limit = deadline.remaining()
+        thread = None
+        if previous in (State.PREPARED, State.RUNNING):
+            name = thread_name(self.service_name, "shutdown")
+            thread = run_in_thread(partial(self._shut_down, deadline, errors), name)
+            limit = None if limit is None else limit + _LATE_SECONDS
+        if not self._over.wait(limit):
+            # A hook that hangs, of this stop or of another, or of a start that does not listen.
+            log_safely(_log, logging.ERROR, "service %s does not stop in time", self.service_name)
+            self._hooks.log_stacks()
+            self.kill()
+        elif thread is not None and not self.being_killed:
+            thread.join(_LATE_SECONDS)  # all that it had to do is done
 
     def _shut_down(self, deadline: Deadline, errors: list[BaseException]) -> None:
         log_safely(_log, logging.INFO, "service %s stops", self.service_name)

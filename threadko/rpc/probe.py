@@ -18,6 +18,8 @@ __all__ = ["Probe"]
 
 #: Seconds for which an answer counts; many calls to one service time out together.
 _FRESH_SECONDS = 1.0
+#: Half of that: younger than this is an answer that still counts when the call times out.
+_YOUNG_SHARE = 0.5
 
 
 class Probe:
@@ -38,14 +40,15 @@ class Probe:
 
     def ask(self, service: str) -> None:
         """Find out about a service, if it is not known from just now."""
-        if service == self._asked or service in self._waiting or self._is_fresh(service):
+        is_known = self._is_fresh(service, _YOUNG_SHARE * _FRESH_SECONDS)
+        if is_known or service == self._asked or service in self._waiting:
             return
         self._waiting.append(service)
         self._go_on()
 
     def describe(self, service: str) -> str:
         """Return what is known to be wrong with a service, to follow a sentence; else ``""``."""
-        return self._answers[service][1] if self._is_fresh(service) else ""
+        return self._answers[service][1] if self._is_fresh(service, _FRESH_SECONDS) else ""
 
     def detach(self) -> None:
         """The connection is gone, and every question with it."""
@@ -53,9 +56,9 @@ class Probe:
         self._asked = None
         self._waiting.clear()
 
-    def _is_fresh(self, service: str) -> bool:
+    def _is_fresh(self, service: str, seconds: float) -> bool:
         answer = self._answers.get(service)
-        return answer is not None and time.monotonic() - answer[0] < _FRESH_SECONDS
+        return answer is not None and time.monotonic() - answer[0] < seconds
 
     def _go_on(self) -> None:
         connection = self._link.connection
@@ -102,7 +105,9 @@ class Probe:
         service, self._asked = self._asked, None
         if service is not None:
             self._answers = {
-                each: self._answers[each] for each in self._answers if self._is_fresh(each)
+                each: answer
+                for each, answer in self._answers.items()
+                if self._is_fresh(each, _FRESH_SECONDS)
             }
             self._answers[service] = (time.monotonic(), text)
         self._go_on()

@@ -301,6 +301,7 @@ class SocketLoop:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         self._stopping = False
+        self._owes_goodbye = False
         self._is_over = False  # nobody takes what is posted any more
         self._deadline = Deadline(None)
         self._thread: threading.Thread | None = None
@@ -328,11 +329,16 @@ class SocketLoop:
         self._wake()
 
     def close_all(self, deadline: Deadline) -> None:
-        """Say good-bye on all sockets, and end the thread by the deadline."""
+        """Say good-bye on all sockets, and end the thread by the deadline.
+
+        That much is said even if the thread gets no processor before the deadline.
+        """
+        self._owes_goodbye = True
         self._end(deadline)
 
     def abort_all(self) -> None:
         """End the thread and all sockets, without a word."""
+        self._owes_goodbye = False
         self._end(Deadline(0))
 
     def _end(self, deadline: Deadline) -> None:
@@ -350,11 +356,10 @@ class SocketLoop:
 
     def _run(self) -> None:
         next_look = time.monotonic()
-        said_goodbye = False
         try:
-            while not (self._stopping and (not self._sockets or self._deadline.expired)):
-                if self._stopping and not said_goodbye:
-                    said_goodbye = True
+            while not self._is_done():
+                if self._stopping and self._owes_goodbye:
+                    self._owes_goodbye = False
                     for websocket in list(self._sockets.values()):
                         websocket.close(GOING_AWAY, "the service stops")
                 self._turn(self._find_timeout(next_look))
@@ -368,6 +373,11 @@ class SocketLoop:
             _log.exception("the thread of the websockets failed")
         finally:
             self._clean_up()
+
+    def _is_done(self) -> bool:
+        if not self._stopping:
+            return False
+        return not self._sockets or (self._deadline.expired and not self._owes_goodbye)
 
     def _find_timeout(self, next_look: float) -> float | None:
         if not self._sockets and not self._stopping:
