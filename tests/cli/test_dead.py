@@ -96,14 +96,27 @@ def test_replay_all(run, die, name, broker_uri):
 
 def test_purge_asks_first(run, die, name, broker_uri):
     die(1, 2)
-    for answer, text in (("n\n", "nothing was deleted"), ("", "nobody is there to answer")):
-        result = run("purge", name, answer=answer)
-        assert result.exit_code == 2
-        assert text in result.output
+    result = run("purge", name, answer="n\n")
+    assert result.exit_code == 2
+    assert "nothing was deleted" in result.output
     assert depth(broker_uri, f"{name}.dead") == 2
     assert "2 deleted" in run("purge", name, answer="y\n").output
     assert depth(broker_uri, f"{name}.dead") == 0
     assert run("purge", name, "--yes").output == "0 deleted\n"
+
+
+def test_purge_deletes_nothing_when_its_input_has_ended(die, name, broker_uri, monkeypatch, capsys):
+    def end(*args, **kwargs):
+        raise EOFError
+
+    die(1)
+    monkeypatch.setattr("click.termui.visible_prompt_func", end)
+    monkeypatch.setattr("sys.argv", ["threadko", "dead", "purge", name, f"--broker={broker_uri}"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "nobody is there to answer; --yes" in capsys.readouterr().err
+    assert depth(broker_uri, f"{name}.dead") == 1
 
 
 def test_ctrl_c_at_the_question_ends_the_command(die, name, broker_uri, monkeypatch, capsys):

@@ -322,6 +322,26 @@ def test_request_that_comes_again_is_not_run_when_its_reply_is_on_its_way(
     assert queue_depth(broker_uri, service.queue) == 0
 
 
+def test_copies_of_a_request_that_come_again_are_settled_by_its_one_reply(
+    make, caller, proxy, broker_uri
+):
+    service, sender = make(proxy.uri_for(broker_uri), prefetch=3), caller()
+    for _ in range(3):  # as a caller does that lost its connection before the confirm
+        sender.send(f"{service.name}.method", correlation_id="same")
+    answered, *_ = [service.take() for _ in range(3)]
+    proxy.hole(up=True, down=True)
+    service.reply(answered, b'"once"')
+    proxy.cut()
+    proxy.heal()
+    assert sender.take()[1] == "once"
+    for number in range(3):  # the places of the copies are free again
+        sender.send(f"{service.name}.method", number)
+    assert [service.take().body for _ in range(3)] == [b"0", b"1", b"2"]
+    assert sender.left() is None
+    service.link.kill()
+    assert wait_depth_is(broker_uri, service.queue, 3)
+
+
 def test_what_was_begun_is_settled_after_cancelling(make, caller, broker_uri):
     service, sender = make(prefetch=2), caller()
     for number in range(5):

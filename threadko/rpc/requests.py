@@ -171,8 +171,11 @@ class RequestLink(IntakeLink):
         reply = self._find_kept(delivery) if delivery.redelivered and self._kept else None
         if reply is None:
             super()._take(delivery)
-        else:
+        elif reply.settles is None or reply.settles.generation != delivery.generation:
             reply.settles = delivery
+        else:
+            # Its caller had sent the request twice. The other copy stays until the confirm comes.
+            self._answered.append(delivery)
 
     def _deliveries_closed(self, reason: BaseException) -> None:
         super()._deliveries_closed(reason)
