@@ -418,6 +418,7 @@ ROWS = (
             "faults/test_hostile_replies.py::test_first_reply_counts_when_a_call_is_answered_twice",
             "faults/test_redelivery.py::test_request_that_comes_again_after_its_reply_is_answered_once",
             "rpc/test_requests.py::test_request_that_comes_again_is_not_run_when_its_reply_is_on_its_way",
+            "rpc/test_requests.py::test_copies_of_a_request_that_come_again_are_settled_by_its_one_reply",
         ),
     ),
     Row(
