@@ -12,7 +12,7 @@ import threadko
 
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS)]
-import reference  # noqa: E402
+import reference  # noqa: E402 (the path comes first)
 
 LOG = sphinx.util.logging.getLogger(__name__)
 

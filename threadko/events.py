@@ -179,6 +179,7 @@ class EventHandler(Consumer):
             )
         return uuid.uuid4().hex
 
+    # The parameter has nameko's name for this kind of extension.
     def bind(self, container: Container, method_name: str) -> Any:  # type: ignore[override]
         """Return a clone that fires the method of that name."""
         instance = super().bind(container, method_name)

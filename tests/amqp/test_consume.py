@@ -243,7 +243,7 @@ def test_payload_that_cannot_be_read_raises_each_time():
     message = make_message(b"{", content_type="application/json")
     for _ in range(2):
         with pytest.raises(DecodeError):
-            message.payload  # noqa: B018
+            message.payload  # noqa: B018 (the look at it)
 
 
 def test_message_shows_neither_body_nor_headers_in_its_repr():

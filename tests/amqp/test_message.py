@@ -219,7 +219,7 @@ def test_delivery_with_bad_properties_raises_each_time():
     delivery = make_delivery(b"\x80\x00")
     for _ in range(2):
         with pytest.raises(ValueError, match="cut off"):
-            delivery.properties  # noqa: B018
+            delivery.properties  # noqa: B018 (the look at it)
 
 
 def test_delivery_says_how_it_came():

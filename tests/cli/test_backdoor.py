@@ -90,7 +90,7 @@ def test_each_connection_has_names_and_output_of_its_own(capsys):
     with open_door() as door, connect(door) as client, connect(door) as other:
         client.enter("mine = 1")
         assert "NameError" in other.enter("mine")
-        print("mine goes where it always went")  # noqa: T201
+        print("mine goes where it always went")  # noqa: T201 (for whoever reads the output)
         assert other.enter("2") == "2\n"
     assert capsys.readouterr().out == "mine goes where it always went\n"
 

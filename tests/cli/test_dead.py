@@ -105,31 +105,22 @@ def test_purge_asks_first(run, die, name, broker_uri):
     assert run("purge", name, "--yes").output == "0 deleted\n"
 
 
-def test_purge_deletes_nothing_when_its_input_has_ended(die, name, broker_uri, monkeypatch, capsys):
-    def end(*args, **kwargs):
-        raise EOFError
+@pytest.mark.parametrize(
+    ("end", "code", "tells"), [(EOFError, 2, True), (KeyboardInterrupt, 130, False)]
+)
+def test_question_that_is_not_answered_ends_the_command_and_deletes_nothing(
+    die, name, broker_uri, monkeypatch, capsys, end, code, tells
+):
+    def stop(*args, **kwargs):
+        raise end
 
     die(1)
-    monkeypatch.setattr("click.termui.visible_prompt_func", end)
+    monkeypatch.setattr("click.termui.visible_prompt_func", stop)
     monkeypatch.setattr("sys.argv", ["threadko", "dead", "purge", name, f"--broker={broker_uri}"])
     with pytest.raises(SystemExit) as caught:
         main()
-    assert caught.value.code == 2
-    assert "nobody is there to answer; --yes" in capsys.readouterr().err
-    assert depth(broker_uri, f"{name}.dead") == 1
-
-
-def test_ctrl_c_at_the_question_ends_the_command(die, name, broker_uri, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    die(1)
-    monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
-    monkeypatch.setattr("sys.argv", ["threadko", "dead", "purge", name, f"--broker={broker_uri}"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 130
-    assert "nobody" not in capsys.readouterr().err
+    assert caught.value.code == code
+    assert ("nobody is there to answer; --yes" in capsys.readouterr().err) == tells
     assert depth(broker_uri, f"{name}.dead") == 1
 
 

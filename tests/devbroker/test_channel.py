@@ -8,7 +8,7 @@ from tests.devbroker.test_session import broker, message, methods, raw, session 
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_confirms_of_one_turn_are_one_answer(broker, session, count):  # noqa: F811
+def test_confirms_of_one_turn_are_one_answer(broker, session, count):  # noqa: F811 (fixtures)
     session.receive(raw(1, spec.Queue.Declare(queue="q")) + raw(1, spec.Confirm.Select()))
     methods(session)
     session.receive(message(1, "q", b"x") * count)
@@ -17,7 +17,7 @@ def test_confirms_of_one_turn_are_one_answer(broker, session, count):  # noqa: F
     assert (type(ack), ack.delivery_tag, ack.multiple) == (spec.Basic.Ack, count, count > 1)
 
 
-def test_refusals_stand_between_confirms(broker, session):  # noqa: F811
+def test_refusals_stand_between_confirms(broker, session):  # noqa: F811 (fixtures)
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
     session.receive(
         raw(1, spec.Queue.Declare(queue="full", arguments=arguments))
@@ -37,7 +37,7 @@ def test_refusals_stand_between_confirms(broker, session):  # noqa: F811
     ]
 
 
-def test_flow_cannot_be_stopped(session):  # noqa: F811
+def test_flow_cannot_be_stopped(session):  # noqa: F811 (fixtures)
     session.receive(raw(1, spec.Channel.Flow(active=True)))
     assert methods(session)[-1].active
     session.receive(raw(1, spec.Channel.Flow(active=False)))

@@ -121,7 +121,7 @@ def test_context_data_and_call_ids_travel_along(names_of, amqp_config):
 
         @rpc
         def look(self):
-            from threadko.context import current_worker  # noqa: PLC0415
+            from threadko.context import current_worker  # noqa: PLC0415 (where a worker looks)
 
             seen.append(current_worker.get())
 

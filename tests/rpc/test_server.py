@@ -573,7 +573,7 @@ def test_payload_of_a_request_that_cannot_be_read_raises_each_time():
     message = RpcMessage(delivery, Serialization.from_config({}))
     for _ in range(2):
         with pytest.raises(DecodeError):
-            message.payload  # noqa: B018
+            message.payload  # noqa: B018 (the look at it)
 
 
 def rpc_with(**options):

@@ -52,7 +52,7 @@ def service(name, amqp_config):
 
         @rpc
         def context(self):
-            from threadko.context import current_worker  # noqa: PLC0415
+            from threadko.context import current_worker  # noqa: PLC0415 (where a worker looks)
 
             return current_worker.get().context_data
 

@@ -25,7 +25,7 @@ class Expected(LookupError):  # noqa: N818 - its name says what it is
     """Declared as expected by the entrypoints below."""
 
 
-class Mute(Exception):  # noqa: N818
+class Mute(Exception):  # noqa: N818 (no fault by itself)
     """Has no text, in any form."""
 
     def __str__(self):
@@ -34,7 +34,7 @@ class Mute(Exception):  # noqa: N818
     __repr__ = __str__
 
 
-class Leaving(Exception):  # noqa: N818
+class Leaving(Exception):  # noqa: N818 (no fault by itself)
     """Whoever wants its text is to leave."""
 
     def __str__(self):
@@ -43,7 +43,7 @@ class Leaving(Exception):  # noqa: N818
     __repr__ = __str__
 
 
-class Attached(Exception):  # noqa: N818
+class Attached(Exception):  # noqa: N818 (no fault by itself)
     """Cannot be pickled, copied or encoded."""
 
     def __init__(self):

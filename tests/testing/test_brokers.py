@@ -224,7 +224,7 @@ class ManagementApi(http.server.BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    do_GET = do_PUT = do_DELETE = answer  # noqa: N815
+    do_GET = do_PUT = do_DELETE = answer  # noqa: N815 (http.server's names)
 
     def log_message(self, *args):
         pass

@@ -218,7 +218,7 @@ class InThisProcess(ServiceTestCase):
     __test__ = False
     result = None
 
-    def runTest(self):  # noqa: N802
+    def runTest(self):  # noqa: N802 (the name that unittest calls)
         container = self.start(Service)
         type(self).result = container.config["AMQP_URI"]
 

@@ -117,7 +117,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.body)
 
-    do_DELETE = do_PUT = do_POST = do_GET  # noqa: N815
+    do_DELETE = do_PUT = do_POST = do_GET  # noqa: N815 (http.server's names)
 
     def log_message(self, *args):
         pass

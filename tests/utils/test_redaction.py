@@ -87,7 +87,7 @@ def test_long_text_of_a_stranger_is_cut() -> None:
 class Service:
     def plain(self, a: Any, b: Any = None, *args: Any, c: Any = 3, **kwargs: Any) -> None: ...
 
-    def other_instance_name(this, a: Any) -> None: ...  # noqa: N805
+    def other_instance_name(this, a: Any) -> None: ...  # noqa: N805 (as users may)
 
     def fixed(self, a: Any) -> None: ...
 

@@ -13,7 +13,7 @@ __all__ = ["LOGIN_METHODS", "check_login_method", "make_credentials"]
 LOGIN_METHODS = ("PLAIN", "AMQPLAIN", "EXTERNAL")
 
 
-class _AmqplainCredentials(pika.PlainCredentials):  # type: ignore[misc]
+class _AmqplainCredentials(pika.PlainCredentials):  # type: ignore[misc]  # pika has no types
     """User and password as a table, the mechanism of old brokers."""
 
     TYPE = "AMQPLAIN"

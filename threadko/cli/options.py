@@ -123,4 +123,4 @@ def debug_option(command: Command) -> Command:
                 raise
             raise UserError(str(exc)) from exc
 
-    return guarded  # type: ignore[return-value]
+    return guarded  # type: ignore[return-value]  # wraps() keeps its signature

@@ -180,7 +180,7 @@ def check_address(name: str, value: Any) -> str | int:
     is_port = isinstance(value, int) and not isinstance(value, bool)
     if not is_port and (not isinstance(value, str) or not value):
         raise _refuse(name, "[host:]port, [IPv6 address]:port or unix:/path", value)
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # just looked at
 
 
 def check_log_format(name: str, value: Any) -> str:

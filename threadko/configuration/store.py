@@ -140,7 +140,7 @@ class Config(MutableMapping[str, Any]):
             return NotImplemented
         return self._data == _snapshot(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # how Python says it
 
     def __reduce__(self) -> tuple[type["Config"], tuple[dict[str, Any]]]:
         return Config, (self._data,)

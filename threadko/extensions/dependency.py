@@ -25,6 +25,7 @@ class DependencyProvider(Extension):
         # type that is depends on the provider; without this, `self.attribute` is the provider.
         def __get__(self, instance: object, owner: type | None = None) -> Any: ...
 
+    # The parameter has nameko's name for this kind of extension.
     def bind(self, container: Container, attr_name: str) -> Any:  # type: ignore[override]
         """Return a clone that injects under that name."""
         instance = super().bind(container)

@@ -59,6 +59,7 @@ class Entrypoint(Extension):
         self.sensitive_arguments = sensitive_arguments
         super().__init__(**kwargs)
 
+    # The parameter has nameko's name for this kind of extension.
     def bind(self, container: Container, method_name: str) -> Any:  # type: ignore[override]
         """Return a clone that fires the method of that name."""
         instance = super().bind(container)

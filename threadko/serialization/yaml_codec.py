@@ -25,7 +25,7 @@ _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(Composer, _Parser):  # type: ignore[misc]
+class _Loader(Composer, _Parser):  # type: ignore[misc]  # one of two, as installed
     """The safe loader, composing in Python: libyaml's own composer overflows the C stack."""
 
     def __init__(self, text: str) -> None:

@@ -288,7 +288,7 @@ def web_session(web_config_port: int) -> Iterator[Any]:
     except ImportError:
         pytest.fail("web_session needs requests: pip install requests", pytrace=False)
 
-    class WebSession(requests.Session):  # type: ignore[misc, name-defined]
+    class WebSession(requests.Session):  # type: ignore[misc, name-defined]  # imported by name
         def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
             url = urljoin(f"http://127.0.0.1:{web_config_port}/", url)
             return super().request(method, url, *args, **kwargs)

@@ -131,7 +131,7 @@ class AnyInstanceOf:
     def __ne__(self, other: object) -> bool:
         return not isinstance(other, self._cls)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # how Python says it
 
     def __repr__(self) -> str:
         classes = self._cls if isinstance(self._cls, tuple) else (self._cls,)
@@ -144,7 +144,7 @@ class _AnyPartial:
     def __eq__(self, other: object) -> bool:
         return callable(other) and hasattr(other, "func") and hasattr(other, "args")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # how Python says it
 
     def __repr__(self) -> str:
         return "<any partial>"
@@ -161,7 +161,7 @@ class DummyProvider(DependencyProvider, Entrypoint):
         super().__init__()
         self.method_name = method_name or ""
 
-    def bind(self, container: Any, name: str) -> Any:  # type: ignore[override]
+    def bind(self, container: Any, name: str) -> Any:  # type: ignore[override]  # any kind's name
         """Return a clone under that name."""
         instance = Extension.bind(self, container)
         instance.attr_name = instance.method_name = name
@@ -264,7 +264,7 @@ class ResourcePipeline(Generic[Resource]):
         if error is not None:
             raise error
         try:
-            yield resource  # type: ignore[misc]
+            yield resource  # type: ignore[misc]  # there, as no error is
         finally:
             self._used.put((resource, False))
 
@@ -284,6 +284,6 @@ class ResourcePipeline(Generic[Resource]):
             if is_last:
                 return
             try:
-                self._destroy(resource)  # type: ignore[arg-type]
+                self._destroy(resource)  # type: ignore[arg-type]  # None comes last only
             except BaseException as error:
                 self._errors.append(error)

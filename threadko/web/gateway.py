@@ -46,7 +46,7 @@ class Answer(server.HTTPRequest):
 class _Gateway(wsgi.Gateway_10):
     """Between cheroot's request and a WSGI application."""
 
-    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's is wider
         answer = self.req
         request: Request = answer.request
         connection = answer.conn

@@ -64,7 +64,7 @@ class HttpRequestHandler(Entrypoint):
         self, request: Request
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """Return the arguments and keyword arguments of the method."""
-        return (request,), request.path_values  # type: ignore[attr-defined]
+        return (request,), request.path_values  # type: ignore[attr-defined]  # set by `wsgi`
 
     def handle_request(self, request: Request) -> Response:
         """Run the method in a worker, and return the response."""

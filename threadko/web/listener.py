@@ -204,7 +204,7 @@ class _Server(wsgi.Server):
         self.ConnectionClass = HttpConnection
         self.requests = listener.threads
         self.timeout = listener.idle_timeout
-        self.keep_alive_conn_limit = None  # type: ignore[assignment]
+        self.keep_alive_conn_limit = None  # type: ignore[assignment]  # no limit
         least = min(listener.idle_timeout, listener.request_timeout)
         self.expiration_interval = max(0.02, min(1.0, least / 4))
         self.software = "threadko"

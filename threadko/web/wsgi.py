@@ -82,6 +82,7 @@ class WsgiApp:
             match = self.server.routes.match(request.environ)
             if not self.server.is_open:
                 return refuse_for_now()
+            # An attribute of ours, for the handler to read.
             request.path_values = match.path_values  # type: ignore[attr-defined]
             return match.handler.handle_request(request)
         except RequestRedirect as redirect:
